@@ -1,0 +1,1 @@
+"""Hyperbolic embeddings of the NAICS industry codes, as an orchestrated pipeline."""

@@ -1,0 +1,162 @@
+"""The Lorentz (hyperboloid) model of hyperbolic space, as pure functions.
+
+Points of the space with sectional curvature -c are (x0, x) with -x0² + |x|² = -1/c and x0 > 0, time coordinate
+first. Distances are formed from radius and direction, not from the ambient inner product: in float32
+acosh(-c <u, v>) loses every digit from radius 8 on, the polar form stays right to radius 12.
+"""
+
+import torch
+from torch import Tensor
+
+Curvature = Tensor | float
+
+
+def _sqrt_curvature(curvature: Curvature, like: Tensor) -> Tensor:
+    return torch.as_tensor(curvature, dtype=like.dtype, device=like.device).sqrt()
+
+
+def _tiny(x: Tensor) -> float:
+    return torch.finfo(x.dtype).tiny ** 0.5
+
+
+def norm(v: Tensor) -> Tensor:
+    """Euclidean norm over the last dimension, kept as size 1, with gradient 0 instead of NaN at the zero vector."""
+    return v.square().sum(-1, keepdim=True).clamp_min(_tiny(v) ** 2).sqrt()
+
+
+def inner(u: Tensor, v: Tensor) -> Tensor:
+    """Lorentzian inner product -u0 v0 + <u, v>, shape (...) for (..., d + 1); Nickel & Kiela (2018), eq. 1."""
+    return (u[..., 1:] * v[..., 1:]).sum(-1) - u[..., 0] * v[..., 0]
+
+
+def exp0(v: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """Exponential map at the origin: exp₀(v) = (cosh(√c|v|)/√c, sinh(√c|v|) v / (√c|v|)).
+
+    Args:
+        v: tangent vectors at the origin without their time coordinate (it is 0), shape (..., d).
+        curvature: c > 0 of a space with sectional curvature -c.
+    Returns: points, shape (..., d + 1); d(origin, exp₀(v)) = |v|.
+    """
+    root = _sqrt_curvature(curvature, v)
+    length = norm(v)
+    scaled = root * length
+    return torch.cat([torch.cosh(scaled) / root, torch.sinh(scaled) / scaled * v], dim=-1)
+
+
+def log0(x: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """Inverse of `exp0`: points (..., d + 1) to tangent vectors at the origin (..., d)."""
+    root = _sqrt_curvature(curvature, x)
+    scaled = root * norm(x[..., 1:])
+    return torch.asinh(scaled) / scaled * x[..., 1:]
+
+
+def radius(x: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """d(origin, x) = asinh(√c|x|)/√c, shape (...) for points (..., d + 1)."""
+    root = _sqrt_curvature(curvature, x)
+    return torch.asinh(root * norm(x[..., 1:])).squeeze(-1) / root
+
+
+def bound_radius(v: Tensor, max_radius: float) -> Tensor:
+    """Shortens tangent vectors (..., d) smoothly so that |v| < R: r = R tanh(|v| / R)."""
+    length = norm(v)
+    return v * (max_radius * torch.tanh(length / max_radius) / length)
+
+
+def _polar(x: Tensor, curvature: Curvature) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    root = _sqrt_curvature(curvature, x)
+    length = norm(x[..., 1:])
+    sinh_r = root * length
+    return torch.asinh(sinh_r), sinh_r, x[..., 1:] / length, root
+
+
+def _from_squared_half_sinh(q: Tensor, root: Tensor, guard: Tensor | float) -> Tensor:
+    # sqrt has an infinite slope at 0: below the guard the distance is 0 and its gradient 0, never NaN.
+    positive = q > guard
+    d = 2 * torch.asinh(torch.where(positive, q, torch.ones_like(q)).sqrt()) / root
+    return torch.where(positive, d, torch.zeros_like(d))
+
+
+def distance(u: Tensor, v: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """Geodesic distance between points of the hyperboloid.
+
+    d(u, v) = acosh(-c <u, v>) / √c, Nickel & Kiela (2018), eq. 5, computed in its polar form
+    2 asinh √(sinh²((r₁-r₂)/2) + sinh r₁ sinh r₂ |û₁-û₂|²/4) / √c.
+
+    Args:
+        u, v: points, shape (..., d + 1), time coordinate first; broadcast against each other.
+        curvature: c > 0 of a space with sectional curvature -c.
+    Returns: shape (...), same unit as 1/√c; 0 for identical points, with a finite gradient.
+    """
+    r_u, sinh_u, unit_u, root = _polar(u, curvature)
+    r_v, sinh_v, unit_v, _ = _polar(v, curvature)
+    chord = (unit_u - unit_v).square().sum(-1)
+    q = torch.sinh((r_u - r_v) / 2).square().squeeze(-1) + (sinh_u * sinh_v).squeeze(-1) * chord / 4
+    return _from_squared_half_sinh(q, root, _tiny(q))
+
+
+def pairwise_distance(u: Tensor, v: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """Distances between every row of u and every row of v by one matrix product.
+
+    The product needs float64 to keep small distances, so it runs there whatever the input's type; a device
+    without float64 (MPS) forms the differences row block by row block instead.
+
+    Args:
+        u, v: points, shapes (..., n, d + 1) and (..., m, d + 1).
+        curvature: c > 0.
+    Returns: shape (..., n, m), in the input's type.
+    """
+    if u.device.type == "mps":
+        return torch.cat(
+            [
+                distance(rows.unsqueeze(-2), v.unsqueeze(-3), curvature=curvature)
+                for rows in u.split(64, dim=-2)
+            ],
+            dim=-2,
+        )
+    kind = u.dtype
+    r_u, sinh_u, unit_u, root = _polar(u.double(), curvature)
+    r_v, sinh_v, unit_v, _ = _polar(v.double(), curvature)
+    half_chord = (1 - unit_u @ unit_v.mT).clamp_min(0) / 2
+    sinh_product = sinh_u * sinh_v.mT
+    q = torch.sinh((r_u - r_v.mT) / 2).square() + sinh_product * half_chord
+    rounding = 4 * torch.finfo(q.dtype).eps * sinh_product.detach() + _tiny(q)
+    return _from_squared_half_sinh(q, root, rounding).to(kind)
+
+
+def centroid(x: Tensor, weights: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """Weighted Lorentz centroid Σ w x / √(-c⟨Σ w x, Σ w x⟩), Law et al. (2019), eq. 11.
+
+    Args:
+        x: points, shape (..., n, d + 1).
+        weights: non-negative with a positive sum, shape (..., n).
+    Returns: points, shape (..., d + 1).
+    """
+    return project((weights.unsqueeze(-1) * x).sum(-2), curvature=curvature)
+
+
+def project(s: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """Scales a timelike vector onto the hyperboloid, s / √(-c⟨s, s⟩), shape (..., d + 1).
+
+    The time coordinate is then recomputed from the others, so that the constraint holds to rounding.
+    """
+    c = torch.as_tensor(curvature, dtype=s.dtype, device=s.device)
+    scale = (-c * inner(s, s)).clamp_min(_tiny(s)).sqrt().unsqueeze(-1)
+    return from_spatial(s[..., 1:] / scale, curvature=c)
+
+
+def from_spatial(x: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """The point whose spatial coordinates are x: x0 = √(1/c + |x|²), shape (..., d) to (..., d + 1)."""
+    c = torch.as_tensor(curvature, dtype=x.dtype, device=x.device)
+    return torch.cat([(1 / c + x.square().sum(-1, keepdim=True)).sqrt(), x], dim=-1)
+
+
+def violation(x: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """How far points leave the hyperboloid, |c⟨x, x⟩ + 1|, shape (...) for (..., d + 1)."""
+    c = torch.as_tensor(curvature, dtype=x.dtype, device=x.device)
+    return (c * inner(x, x) + 1).abs()
+
+
+def to_poincare(x: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """Stereographic projection to the Poincaré ball of radius 1/√c: x / (1 + √c x0), (..., d + 1) to (..., d)."""
+    root = _sqrt_curvature(curvature, x)
+    return x[..., 1:] / (1 + root * x[..., :1])

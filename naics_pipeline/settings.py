@@ -1,0 +1,134 @@
+"""What can be set, with defaults and bounds. Where values come from is the business of `config.py`."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, and no key is accepted that nobody reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Download(Section):
+    base_url: str = "https://www.census.gov/naics"
+    timeout_seconds: float = Field(60, gt=0)
+    retries: int = Field(4, ge=0)
+    backoff_seconds: float = Field(1.0, ge=0)
+    max_megabytes: float = Field(50, gt=0)
+
+
+class Taxonomy(Section):
+    held_out_fraction: float = Field(
+        0.2, ge=0, lt=1, description="share of index entries kept for evaluation"
+    )
+
+
+class Tokens(Section):
+    """Longest token sequence of each channel, special tokens included."""
+
+    title: int = Field(32, ge=4)
+    description: int = Field(128, ge=4)
+    examples: int = Field(128, ge=4)
+    excluded: int = Field(128, ge=4)
+    query: int = Field(32, ge=4)
+
+
+class Lora(Section):
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class Model(Section):
+    base: str = Field("all-MiniLM-L6-v2", description="Hugging Face name or local path of a text encoder")
+    trainable_blocks: int | None = Field(
+        None, ge=0, description="adapters in the top n blocks, over hidden states cached once; null: in all"
+    )
+    lora: Lora = Lora()
+    channel_dropout: float = Field(0.1, ge=0, lt=1)
+    fusion: Literal["moe", "linear"] = "moe"
+    experts: int = Field(4, ge=1)
+    top_k: int = Field(2, ge=1)
+    expert_dim: int = Field(256, ge=1)
+    geometry: Literal["lorentz", "euclidean"] = "lorentz"
+    embedding_dim: int = Field(64, ge=2)
+    curvature: float = Field(1.0, ge=0.1, le=10)
+    learn_curvature: bool = False
+    max_radius: float = Field(8.0, gt=0)
+    gradient_checkpointing: bool = False
+
+
+class Objective(Section):
+    """Weights of the terms of the loss (0: not computed) and their constants."""
+
+    contrastive: float = Field(1.0, ge=0)
+    query: float = Field(1.0, ge=0)
+    hierarchy: float = Field(0.325, ge=0)
+    rank: float = Field(0.275, ge=0)
+    balance: float = Field(0.01, ge=0)
+    radius: float = Field(0.01, ge=0)
+    contrastive_loss: Literal["dcl", "infonce"] = "dcl"
+    temperature: float = Field(0.07, gt=0)
+    learn_temperature: bool = False
+    margin: float = Field(
+        0.5, ge=0, description="norm-adaptive margin: this times sech(radius of the anchor)"
+    )
+    in_batch_negatives: bool = False
+
+
+class Training(Section):
+    pairs_per_batch: int = Field(32, ge=1)
+    queries_per_batch: int = Field(256, ge=0)
+    live_codes: int | None = Field(
+        None,
+        ge=1,
+        description="codes of a batch encoded afresh, the others come from the code table; null: all",
+    )
+    pairs_per_epoch: int | None = Field(None, ge=1, description="null: every pair that the stage draws")
+    epochs_scale: float = Field(1.0, gt=0, description="multiplies each stage's epochs")
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    gradient_clip: float = Field(1.0, gt=0)
+    accumulate: int = Field(1, ge=1)
+    early_stopping_patience: int | None = Field(None, ge=1, description="in validations; null: off")
+    validate_every: int = Field(1, ge=1, description="epochs between full-taxonomy validations")
+    validation_fraction: float = Field(0.05, ge=0, lt=1)
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16 on CUDA only")
+
+
+class Graph(Section):
+    layers: int = Field(2, ge=1)
+    sibling_weight: float = Field(0.5, ge=0, lt=1)
+    grandparent_weight: float = Field(0.5, ge=0, lt=1)
+    great_grandparent_weight: float = Field(0.25, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    steps: int = Field(400, ge=1)
+    learning_rate: float = Field(0.01, gt=0)
+
+
+class Evaluation(Section):
+    baselines: bool = Field(
+        True, description="TF-IDF, linear SVM and the frozen base model beside the embeddings"
+    )
+    cutoffs: tuple[int, ...] = (5, 10, 20)
+
+
+class Settings(Section):
+    """Every setting of the pipeline."""
+
+    source: str = Field("sample", description="sample, census, or a directory that holds the four workbooks")
+    vintage: Literal[2017, 2022] = 2022
+    data_dir: str = Field("data", description="where outputs go: a directory or any fsspec URL")
+    curriculum: str = Field("conf/curriculum", description="directory of stage files")
+    accelerator: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    seed: int = Field(42, ge=0)
+    download: Download = Download()
+    taxonomy: Taxonomy = Taxonomy()
+    tokens: Tokens = Tokens()
+    model: Model = Model()
+    objective: Objective = Objective()
+    training: Training = Training()
+    graph: Graph = Graph()
+    evaluation: Evaluation = Evaluation()

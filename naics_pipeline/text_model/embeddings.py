@@ -1,0 +1,98 @@
+"""Embedding files: one row per code with its point, the geometry in the Parquet metadata."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from naics_pipeline.errors import ModelError
+from naics_pipeline.storage import replacing
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Points of N codes.
+
+    Attributes:
+        codes: (N,) strings, in the order of the rows.
+        points: (N, d + 1) float64 on the hyperboloid, time coordinate first; (N, d) where geometry is euclidean.
+        curvature: c > 0 of a space with sectional curvature -c.
+        metadata: what else the file says of its origin (stage, run_id).
+    """
+
+    codes: np.ndarray
+    points: np.ndarray
+    curvature: float = 1.0
+    geometry: str = "lorentz"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def level(self) -> np.ndarray:
+        """(N,) int8, the number of digits of each code."""
+        return np.char.str_len(self.codes.astype(str)).astype(np.int8)
+
+    def frame(self) -> pl.DataFrame:
+        """The rows of the file: index, level, code, point."""
+        return pl.DataFrame(
+            {
+                "index": pl.Series(np.arange(len(self.codes)), dtype=pl.UInt16),
+                "level": pl.Series(self.level, dtype=pl.UInt8),
+                "code": pl.Series(self.codes.tolist(), dtype=pl.String),
+                "point": pl.Series(self.points, dtype=pl.Array(pl.Float64, self.points.shape[1])),
+            }
+        )
+
+
+def write_embeddings(embeddings: Embeddings, path: Path) -> None:
+    """Writes the file of `Embeddings`; a reader sees the old one or the new one, never a part."""
+    table = embeddings.frame().to_arrow()
+    metadata = {
+        **embeddings.metadata,
+        "curvature": repr(float(embeddings.curvature)),
+        "geometry": embeddings.geometry,
+    }
+    # Arrow's own schema metadata is kept: it tells other readers the type of the list column.
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Reads a file of embeddings in our schema.
+
+    Raises:
+        ModelError: the file is absent, is not Parquet, or lacks or mistypes a column; names file and column.
+    """
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such file. Materialize text_embeddings or refined_embeddings, or name another."
+        )
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ModelError(f"{path}: not a readable Parquet file ({error}). Write it again.") from error
+    for column in ("code", "point"):
+        if column not in table.column_names:
+            raise ModelError(
+                f"{path}: column '{column}' is missing; an embeddings file has index, level, code, point."
+            )
+    kind = table.schema.field("point").type
+    if not pa.types.is_fixed_size_list(kind):
+        raise ModelError(f"{path}: column 'point' is {kind}, not a fixed-size list of float64.")
+    points = (
+        table["point"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
+    )
+    if not np.isfinite(points).all():
+        row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
+        raise ModelError(f"{path}: column 'point' holds a value that is not finite, first in row {row}.")
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    return Embeddings(
+        codes=np.array(table["code"].to_pylist(), dtype=str),
+        points=points.astype(np.float64),
+        curvature=float(metadata.pop("curvature", 1.0)),
+        geometry=metadata.pop("geometry", "lorentz"),
+        metadata={key: value for key, value in metadata.items() if not key.startswith("ARROW")},
+    )

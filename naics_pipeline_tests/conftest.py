@@ -1,0 +1,92 @@
+"""Fixtures shared by all tests: the bundled sample, the real workbooks where they are present, a tiny base model."""
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from naics_pipeline.settings import Download
+from naics_pipeline.taxonomy import census, text, tree
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def census_2022() -> Path:
+    """Directory of the four NAICS 2022 workbooks."""
+    directory = Path(os.environ.get("NAICS_CENSUS_DIR", REPOSITORY.parent / "shared" / "census" / "2022"))
+    if not directory.is_dir():
+        pytest.skip(f"no real workbooks at {directory}; set NAICS_CENSUS_DIR to a directory that holds them")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def real_books(census_2022: Path, tmp_path_factory: pytest.TempPathFactory) -> census.Workbooks:
+    return census.read_source(str(census_2022), 2022, Download(), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def real_entries(real_books: census.Workbooks) -> pl.DataFrame:
+    return text.index_entries(real_books, 0.2)
+
+
+@pytest.fixture(scope="session")
+def real_descriptions(real_books: census.Workbooks, real_entries: pl.DataFrame) -> pl.DataFrame:
+    return text.descriptions(real_books, real_entries)
+
+
+@pytest.fixture(scope="session")
+def real_tree(real_descriptions: pl.DataFrame) -> tree.Tree:
+    return tree.Tree.from_codes(real_descriptions["code"].to_list())
+
+
+@pytest.fixture(scope="session")
+def sample_books(tmp_path_factory: pytest.TempPathFactory) -> census.Workbooks:
+    return census.read_source("sample", 2022, Download(), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def sample_entries(sample_books: census.Workbooks) -> pl.DataFrame:
+    return text.index_entries(sample_books, 0.2)
+
+
+@pytest.fixture(scope="session")
+def sample_descriptions(sample_books: census.Workbooks, sample_entries: pl.DataFrame) -> pl.DataFrame:
+    return text.descriptions(sample_books, sample_entries)
+
+
+@pytest.fixture(scope="session")
+def sample_tree(sample_descriptions: pl.DataFrame) -> tree.Tree:
+    return tree.Tree.from_codes(sample_descriptions["code"].to_list())
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised BERT of two blocks and 32 dimensions, saved the way the hub serves models."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    directory = tmp_path_factory.mktemp("tiny_base")
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
+    ids = {token: position for position, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(directory)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=160,
+    )
+    BertModel(config).save_pretrained(directory)
+    return directory
