@@ -20,9 +20,7 @@ class Download(Section):
 
 
 class Taxonomy(Section):
-    held_out_fraction: float = Field(
-        0.2, ge=0, lt=1, description="share of index entries kept for evaluation"
-    )
+    held_out_fraction: float = Field(0.2, ge=0, lt=1, description="share of index entries kept for evaluation")
 
 
 class Tokens(Section):
@@ -72,9 +70,7 @@ class Objective(Section):
     contrastive_loss: Literal["dcl", "infonce"] = "dcl"
     temperature: float = Field(0.07, gt=0)
     learn_temperature: bool = False
-    margin: float = Field(
-        0.5, ge=0, description="norm-adaptive margin: this times sech(radius of the anchor)"
-    )
+    margin: float = Field(0.5, ge=0, description="norm-adaptive margin: this times sech(radius of the anchor)")
     in_batch_negatives: bool = False
 
 
@@ -109,9 +105,7 @@ class Graph(Section):
 
 
 class Evaluation(Section):
-    baselines: bool = Field(
-        True, description="TF-IDF, linear SVM and the frozen base model beside the embeddings"
-    )
+    baselines: bool = Field(True, description="TF-IDF, linear SVM and the frozen base model beside the embeddings")
     cutoffs: tuple[int, ...] = (5, 10, 20)
 
 

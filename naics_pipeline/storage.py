@@ -1,4 +1,4 @@
-"""Where outputs live and how they get there: written beside their place, then renamed, so no reader sees half a file."""
+"""Outputs: written beside their place, then renamed, so that no reader ever sees half a file."""
 
 import hashlib
 import json
@@ -100,9 +100,7 @@ class Store:
             NaicsError: there is no such output; says which asset makes it.
         """
         if not self.exists(name):
-            raise NaicsError(
-                f"{self.root}/{name} does not exist: materialize the asset that writes it first."
-            )
+            raise NaicsError(f"{self.root}/{name} does not exist: materialize the asset that writes it first.")
         path = self.path(name)
         if not self.is_local:
             if path.is_dir():

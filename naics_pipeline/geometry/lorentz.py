@@ -107,10 +107,7 @@ def pairwise_distance(u: Tensor, v: Tensor, *, curvature: Curvature = 1.0) -> Te
     """
     if u.device.type == "mps":
         return torch.cat(
-            [
-                distance(rows.unsqueeze(-2), v.unsqueeze(-3), curvature=curvature)
-                for rows in u.split(64, dim=-2)
-            ],
+            [distance(rows.unsqueeze(-2), v.unsqueeze(-3), curvature=curvature) for rows in u.split(64, dim=-2)],
             dim=-2,
         )
     kind = u.dtype

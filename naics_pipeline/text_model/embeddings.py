@@ -67,24 +67,18 @@ def read_embeddings(path: Path) -> Embeddings:
         ModelError: the file is absent, is not Parquet, or lacks or mistypes a column; names file and column.
     """
     if not path.is_file():
-        raise ModelError(
-            f"{path}: no such file. Materialize text_embeddings or refined_embeddings, or name another."
-        )
+        raise ModelError(f"{path}: no such file. Materialize text_embeddings or refined_embeddings, or name another.")
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise ModelError(f"{path}: not a readable Parquet file ({error}). Write it again.") from error
     for column in ("code", "point"):
         if column not in table.column_names:
-            raise ModelError(
-                f"{path}: column '{column}' is missing; an embeddings file has index, level, code, point."
-            )
+            raise ModelError(f"{path}: column '{column}' is missing; an embeddings file has index, level, code, point.")
     kind = table.schema.field("point").type
     if not pa.types.is_fixed_size_list(kind):
         raise ModelError(f"{path}: column 'point' is {kind}, not a fixed-size list of float64.")
-    points = (
-        table["point"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
-    )
+    points = table["point"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise ModelError(f"{path}: column 'point' holds a value that is not finite, first in row {row}.")
