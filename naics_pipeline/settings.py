@@ -41,6 +41,7 @@ class Lora(Section):
 
 class Model(Section):
     base: str = Field("all-MiniLM-L6-v2", description="Hugging Face name or local path of a text encoder")
+    base_sha256: str | None = Field(None, description="what the weights must hash to; null: the known hash, if any")
     trainable_blocks: int | None = Field(
         None, ge=0, description="adapters in the top n blocks, over hidden states cached once; null: in all"
     )
