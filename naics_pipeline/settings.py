@@ -110,6 +110,12 @@ class Evaluation(Section):
     cutoffs: tuple[int, ...] = (5, 10, 20)
 
 
+class Orchestration(Section):
+    retraining_schedule: str = Field("0 3 1 * *", description="cron expression of the monthly retraining, UTC")
+    source_check_seconds: int = Field(86400, ge=60, description="how often the sensor compares the source's checksums")
+    experiment: str = Field("naics-pipeline", min_length=1, description="MLflow experiment")
+
+
 class Settings(Section):
     """Every setting of the pipeline."""
 
@@ -127,3 +133,4 @@ class Settings(Section):
     training: Training = Training()
     graph: Graph = Graph()
     evaluation: Evaluation = Evaluation()
+    orchestration: Orchestration = Orchestration()
