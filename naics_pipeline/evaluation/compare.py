@@ -1,0 +1,107 @@
+"""Whether one variant really beats another: paired bootstrap, and the gate between text and refined embeddings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+_BLOCK = 250
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the second variant gains over the first.
+
+    Attributes:
+        difference: mean of second - first.
+        low, high: bounds of the bootstrap interval of the difference.
+        p_value: two-sided; share of resamples on the far side of 0, doubled.
+        n: codes or queries that both variants score.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """better, worse, or no difference: the interval lies above, below or over 0."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "no difference"
+
+
+def paired_bootstrap(
+    first: np.ndarray, second: np.ndarray, *, seed: int, resamples: int = 5000, confidence: float = 0.95
+) -> Comparison:
+    """Resamples codes (or queries) with replacement and takes the percentiles of mean(second - first).
+
+    Args:
+        first, second: (n,) scores of the same codes in the same order; where either is NaN the code is left out.
+        seed: of the resampling.
+        confidence: coverage of the interval.
+    """
+    difference = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
+    difference = difference[~np.isnan(difference)]
+    if difference.size == 0:
+        return Comparison(float("nan"), float("nan"), float("nan"), float("nan"), 0)
+    means = _resampled_means(difference, np.random.default_rng(seed), resamples)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    # One is added so that no finite number of resamples claims certainty.
+    tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
+    p_value = min(1.0, 2 * (tail + 1) / (resamples + 1))
+    return Comparison(float(difference.mean()), float(low), float(high), float(p_value), difference.size)
+
+
+def _resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """How often each distinct value is drawn is multinomial: scores repeat, so few distinct values say it all."""
+    distinct, count = np.unique(values, return_counts=True)
+    chance = count / values.size
+    means = np.empty(resamples)
+    for start in range(0, resamples, _BLOCK):
+        drawn = rng.multinomial(values.size, chance, size=min(_BLOCK, resamples - start))
+        means[start : start + _BLOCK] = drawn @ distinct / values.size
+    return means
+
+
+def compare_scores(
+    first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], *, seed: int
+) -> dict[str, Comparison]:
+    """`paired_bootstrap` of every score that both variants have."""
+    return {name: paired_bootstrap(first[name], second[name], seed=seed) for name in first if name in second}
+
+
+@dataclass(frozen=True)
+class GateRule:
+    """One condition on refined embeddings: `metric` may change by no less than `minimum` against the text model's."""
+
+    metric: str
+    before: float
+    after: float
+    minimum: float
+
+    @property
+    def change(self) -> float:
+        return self.after - self.before
+
+    @property
+    def passed(self) -> bool:
+        return self.change >= self.minimum
+
+
+_PARENT = "parent_retrieval@1"
+_PARENT_IS_HIGH = 0.95
+
+
+def gate(before: Mapping[str, float], after: Mapping[str, float]) -> list[GateRule]:
+    """What the refined embeddings must keep of the text model's structure, and what they must add.
+
+    A parent_retrieval@1 that was already at least 0.95 must stay there; a lower one must gain 0.05.
+    Metrics that the taxonomy does not define are left out.
+    """
+    parent = _PARENT_IS_HIGH - before[_PARENT] if before[_PARENT] >= _PARENT_IS_HIGH else 0.05
+    minimum = {"cophenetic_correlation": -0.02, "ndcg@10": -0.01, _PARENT: parent}
+    rules = [GateRule(metric, before[metric], after[metric], least) for metric, least in minimum.items()]
+    return [rule for rule in rules if not np.isnan(rule.before)]
