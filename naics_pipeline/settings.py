@@ -114,6 +114,8 @@ class Orchestration(Section):
     retraining_schedule: str = Field("0 3 1 * *", description="cron expression of the monthly retraining, UTC")
     source_check_seconds: int = Field(86400, ge=60, description="how often the sensor compares the source's checksums")
     experiment: str = Field("naics-pipeline", min_length=1, description="MLflow experiment")
+    dagster_url: str = Field("http://127.0.0.1:3000", description="for links from MLflow to Dagster")
+    mlflow_url: str = Field("http://127.0.0.1:5000", description="for links from Dagster to MLflow without a server")
 
 
 class Settings(Section):

@@ -1,0 +1,15 @@
+# Source this file, from any directory: it lets the dagster and dg commands find the project and its home.
+if [ -n "${ZSH_VERSION:-}" ]; then
+    eval '_naics_file=${(%):-%x}'
+else
+    _naics_file=${BASH_SOURCE:-conf/env.sh}
+fi
+_naics_root=$(CDPATH= cd -- "$(dirname -- "$_naics_file")/.." && pwd)
+
+export DAGSTER_MODULE_NAME="${DAGSTER_MODULE_NAME:-naics_pipeline.definitions}"
+export DAGSTER_HOME="${DAGSTER_HOME:-$_naics_root/dagster_home}"
+export MLFLOW_DISABLE_TELEMETRY="${MLFLOW_DISABLE_TELEMETRY:-true}"
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$_naics_root/.venv/bin/dagster" ]; then
+    export PATH="$_naics_root/.venv/bin:$PATH"
+fi
+unset _naics_file _naics_root

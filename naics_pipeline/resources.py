@@ -1,0 +1,178 @@
+"""What assets are given: settings, the data directory, Parquet frames in it, and MLflow. No computation lives here."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from naics_pipeline import config
+from naics_pipeline.config import Config
+from naics_pipeline.errors import NaicsError
+from naics_pipeline.storage import Store, replacing
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+class ConfResource(dg.ConfigurableResource[Config]):
+    """The effective settings; run config may name another profile and override any setting by its dotted key."""
+
+    profile: str | None = None
+    overrides: dict[str, Any] = Field(default_factory=dict)
+
+    def create_resource(self, context: dg.InitResourceContext) -> Config:
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.overrides.items()}
+        return config.load(self.profile, texts, overrides_from="run config")
+
+
+class StoreResource(dg.ConfigurableResource[Store]):
+    """The data directory of the settings."""
+
+    conf: dg.ResourceDependency[Config]
+
+    def create_resource(self, context: dg.InitResourceContext) -> Store:
+        return Store(self.conf.settings.data_dir)
+
+
+class ParquetFrames(dg.ConfigurableIOManager):
+    """Keeps a polars frame as <asset>.parquet in the data directory."""
+
+    store: dg.ResourceDependency[Store]
+
+    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
+        name = self._name(context)
+        path = self.store.path(name)
+        with replacing(path) as temporary:
+            obj.write_parquet(temporary, compression="zstd")
+        self.store.publish(name)
+        context.add_output_metadata({"path": str(path), "size_bytes": path.stat().st_size})
+
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+        name = self._name(context)
+        if not self.store.exists(name):
+            raise NaicsError(
+                f"{self.store.root}/{name} does not exist. Materialize it first: "
+                f"dagster asset materialize --select '+{name.removesuffix('.parquet')}'"
+            )
+        return pl.read_parquet(self.store.local(name))
+
+    @staticmethod
+    def _name(context: dg.InputContext | dg.OutputContext) -> str:
+        return f"{context.asset_key.path[-1]}.parquet"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """An MLflow run in progress."""
+
+    client: "MlflowClient"
+    run_id: str
+    url: str
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Metrics by name; MLflow allows no @ in names, so that ndcg@10 becomes ndcg_at_10."""
+        from mlflow.entities import Metric
+        from mlflow.utils.time import get_current_time_millis
+
+        now = get_current_time_millis()
+        batch = [Metric(name.replace("@", "_at_"), float(value), now, step) for name, value in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=batch)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Parameters by name; MLflow takes a hundred at a time."""
+        from mlflow.entities import Param
+
+        batch = [Param(name, str(value)) for name, value in params.items()]
+        for start in range(0, len(batch), 100):
+            self.client.log_batch(self.run_id, params=batch[start : start + 100])
+
+    def log_bytes(self, content: bytes, name: str) -> None:
+        """An artifact called `name`."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / Path(name).name
+            path.write_bytes(content)
+            folder = str(Path(name).parent)
+            self.client.log_artifact(self.run_id, str(path), None if folder == "." else folder)
+
+
+class Tracking(dg.ConfigurableResource):
+    """MLflow: one run per training or evaluation materialization.
+
+    The server of MLFLOW_TRACKING_URI, else a database in the data directory, which `make mlflow` serves.
+    """
+
+    conf: dg.ResourceDependency[Config]
+    store: dg.ResourceDependency[Store]
+
+    @contextmanager
+    def start_run(
+        self, context: dg.AssetExecutionContext, params: Mapping[str, Any], **tags: str
+    ) -> Iterator[TrackedRun]:
+        """A run that ends FINISHED, FAILED or KILLED as its body did; a link to it joins the asset's metadata."""
+        run = self._create(context, tags)
+        try:
+            run.log_params(params)
+            yield run
+        except BaseException as error:
+            run.client.set_terminated(run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        run.client.set_terminated(run.run_id, "FINISHED")
+        context.add_output_metadata({"mlflow_run": dg.MetadataValue.url(run.url), "mlflow_run_id": run.run_id})
+
+    @property
+    def directory(self) -> Path:
+        """Where the database and the artifacts lie unless there is a server."""
+        return (self.store.directory if self.store.is_local else config.project_root() / "data") / "mlflow"
+
+    @property
+    def uri(self) -> str:
+        """Where runs are recorded."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / 'mlflow.db'}"
+
+    def _create(self, context: dg.AssetExecutionContext, tags: Mapping[str, str]) -> TrackedRun:
+        client = self._client()
+        settings = self.conf.settings
+        experiment = self._experiment(client, settings.orchestration.experiment)
+        asset = context.asset_key.path[-1]
+        dagster_url = f"{settings.orchestration.dagster_url}/runs/{context.run_id}"
+        run = client.create_run(
+            experiment,
+            run_name=asset,
+            tags={
+                "asset": asset,
+                "profile": self.conf.profile,
+                "source": settings.source,
+                "vintage": str(settings.vintage),
+                "dagster.run_id": context.run_id,
+                "dagster.run_url": dagster_url,
+                "mlflow.note.content": f"[Dagster run {context.run_id[:8]}]({dagster_url})",
+                **tags,
+            },
+        )
+        address = self.uri if self.uri.startswith("http") else settings.orchestration.mlflow_url
+        return TrackedRun(client, run.info.run_id, f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}")
+
+    def _client(self) -> "MlflowClient":
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        for noisy in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(tracking_uri=self.uri)
+
+    def _experiment(self, client: "MlflowClient", name: str) -> str:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            artifacts = str(self.directory / "artifacts") if self.uri.startswith("sqlite") else None
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        return str(found.experiment_id)
