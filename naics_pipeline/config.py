@@ -110,6 +110,17 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str,
     return keys
 
 
+def refuse_unknown(key: str, origin: str) -> NoReturn:
+    """Raises the error of a key that is no setting, with the nearest one."""
+    known = list(known_keys())
+    near = difflib.get_close_matches(key, known, n=1)
+    if not near:
+        leaf_to_key = {name.rsplit(".", 1)[-1]: name for name in known}
+        near = [leaf_to_key[leaf] for leaf in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaf_to_key, n=1)]
+    hint = f"did you mean '{near[0]}'?" if near else "`naics config` lists the known ones."
+    raise SettingsError(f"{origin}: unknown key '{key}'; {hint}")
+
+
 def _from_profile(root: Path, profile: str) -> Iterator[_Value]:
     directory = root / "conf" / "profiles"
     path = directory / f"{profile}.yaml"
@@ -127,7 +138,7 @@ def _from_profile(root: Path, profile: str) -> Iterator[_Value]:
         raise SettingsError(f"{origin}: must hold keys and values, not a {type(content).__name__}.")
     for key, value in _flatten(content, Settings):
         if key not in known_keys():
-            _refuse_unknown(key, origin)
+            refuse_unknown(key, origin)
         yield _Value(key, value, origin)
 
 
@@ -158,23 +169,13 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Value]:
 def _from_text(key: str, text: str, origin: str) -> _Value:
     annotation = known_keys().get(key)
     if annotation is None:
-        _refuse_unknown(key, origin)
+        refuse_unknown(key, origin)
     if annotation is str:
         return _Value(key, text, origin)
     try:
         return _Value(key, yaml.safe_load(text), origin)
     except yaml.YAMLError as error:
         raise SettingsError(f"{origin}: '{text}' is not a value ({error}).") from error
-
-
-def _refuse_unknown(key: str, origin: str) -> NoReturn:
-    known = list(known_keys())
-    near = difflib.get_close_matches(key, known, n=1)
-    if not near:
-        leaf_to_key = {name.rsplit(".", 1)[-1]: name for name in known}
-        near = [leaf_to_key[leaf] for leaf in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaf_to_key, n=1)]
-    hint = f"did you mean '{near[0]}'?" if near else "`naics config` lists the known ones."
-    raise SettingsError(f"{origin}: unknown key '{key}'; {hint}")
 
 
 def _validated(values: Iterable[_Value], origins: Mapping[str, str]) -> Settings:

@@ -1,0 +1,84 @@
+"""What every asset says of itself: owner, column schema, versions, pictures."""
+
+import base64
+import logging
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from naics_pipeline import config
+from naics_pipeline.storage import Store, fingerprint
+
+OWNERS = ["team:naics"]
+logger = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", message="Parameter `data_version`", category=dg.BetaWarning)
+
+
+@cache
+def defined_conf() -> config.Config:
+    """The settings the definitions are made with; run config may still change them for a run."""
+    return config.load()
+
+
+def version(number: int, *keys: str) -> str:
+    """A code version that changes with the settings the asset reads, so that a changed setting shows what is stale.
+
+    Args:
+        number: raised by hand when the code changes what comes out.
+        keys: dotted keys of settings, or of whole sections.
+    """
+    values = {
+        name: value
+        for name, value in defined_conf().flat().items()
+        if any(name == key or name.startswith(f"{key}.") for key in keys)
+    }
+    return f"{number}.{fingerprint(values)}"
+
+
+def columns(**described: tuple[str, str]) -> dict[str, dg.TableSchema]:
+    """Definition metadata: column → (type, what it holds)."""
+    schema = dg.TableSchema(
+        columns=[dg.TableColumn(name, kind, description=text) for name, (kind, text) in described.items()]
+    )
+    return {"dagster/column_schema": schema}
+
+
+def content_version(frame: pl.DataFrame) -> dg.DataVersion:
+    """A version that depends on the rows and column types alone."""
+    return dg.DataVersion(fingerprint(str(frame.schema), frame.hash_rows().to_numpy().tobytes()))
+
+
+def data_version(*parts: Any) -> dg.DataVersion:
+    """A version of an output that is determined by these JSON-like values and files."""
+    return dg.DataVersion(fingerprint(*parts))
+
+
+def frame_output(frame: pl.DataFrame, metadata: Mapping[str, Any] | None = None) -> dg.Output[pl.DataFrame]:
+    """A frame with its row count, its size in memory and a version of its content."""
+    logger.info("%s rows", f"{frame.height:,}")
+    described = {"dagster/row_count": frame.height, **(metadata or {})}
+    return dg.Output(frame, metadata=described, data_version=content_version(frame))
+
+
+def place(store: Store, name: str) -> dict[str, Any]:
+    """Metadata of an output that the asset wrote itself: where it lies and how large it is."""
+    path = store.path(name)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {"path": dg.MetadataValue.path(path), "size_bytes": sum(file.stat().st_size for file in files)}
+
+
+def rows(frame: pl.DataFrame) -> dg.MetadataValue:
+    """A small frame as a table of the UI."""
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(row) for row in frame.to_dicts()],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, str(kind)) for name, kind in frame.schema.items()]),
+    )
+
+
+def picture(png: bytes) -> dg.MetadataValue:
+    """A PNG shown in the UI."""
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -1,0 +1,42 @@
+"""Everything Dagster knows of the project, wired here; nothing is computed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from naics_pipeline import automation
+from naics_pipeline.assets import taxonomy
+from naics_pipeline.resources import ConfResource, ParquetFrames, StoreResource, Tracking
+
+ASSET_MODULES = [taxonomy]
+
+
+def default_resources() -> dict[str, Any]:
+    """Resources by key; the settings can be given at launch, the others follow from them."""
+    conf: Any = ConfResource.configure_at_launch()
+    store: Any = StoreResource(conf=conf)
+    return {
+        "conf": conf,
+        "store": store,
+        "io_manager": ParquetFrames(store=store),
+        "tracking": Tracking(conf=conf, store=store),
+    }
+
+
+def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The definitions.
+
+    Args:
+        overrides: resources that replace the default ones, by key.
+    """
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules(ASSET_MODULES),
+        jobs=[automation.full_pipeline, automation.retrain],
+        schedules=[automation.retraining_schedule()],
+        sensors=[automation.source_changed],
+        resources={**default_resources(), **(overrides or {})},
+    )
+
+
+defs = build_defs()
