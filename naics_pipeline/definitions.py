@@ -5,11 +5,11 @@ from typing import Any
 
 import dagster as dg
 
-from naics_pipeline import automation
-from naics_pipeline.assets import taxonomy
+from naics_pipeline import automation, checks
+from naics_pipeline.assets import taxonomy, training_data
 from naics_pipeline.resources import ConfResource, ParquetFrames, StoreResource, Tracking
 
-ASSET_MODULES = [taxonomy]
+ASSET_MODULES = [taxonomy, training_data]
 
 
 def default_resources() -> dict[str, Any]:
@@ -32,6 +32,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
     return dg.Definitions(
         assets=dg.load_assets_from_modules(ASSET_MODULES),
+        asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[automation.full_pipeline, automation.retrain],
         schedules=[automation.retraining_schedule()],
         sensors=[automation.source_changed],

@@ -1,0 +1,177 @@
+"""Asset checks: what must hold of the outputs before anything is built on them. One process per group of checks."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from naics_pipeline.config import Config
+from naics_pipeline.storage import Store
+from naics_pipeline.taxonomy import text
+from naics_pipeline.taxonomy.tree import UNRELATED, UNRELATED_DISTANCE, parent_of
+
+CODES_BY_LEVEL = {
+    2017: {2: 20, 3: 99, 4: 311, 5: 709, 6: 1057},
+    2022: {2: 20, 3: 96, 4: 308, 5: 689, 6: 1012},
+}
+QUADRUPLES = 100_000
+
+
+def _spec(asset: str, name: str, description: str, also_reads: Sequence[str] = ()) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset=asset, description=description, blocking=True, additional_deps=also_reads)
+
+
+def _frames(*assets: str) -> dict[str, dg.AssetKey]:
+    return {asset: dg.AssetKey(asset) for asset in assets}
+
+
+def _result(
+    asset: str,
+    name: str,
+    passed: bool,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    **metadata: Any,
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=asset, check_name=name, passed=bool(passed), severity=severity, metadata=metadata
+    )
+
+
+@dg.multi_asset_check(
+    specs=[
+        _spec("descriptions", "complete_vintage", "All codes of the vintage are there, level by level."),
+        _spec("descriptions", "every_code_is_described", "Every code has a parent, a title and a description."),
+        _spec(
+            "descriptions",
+            "nothing_held_out",
+            "No held-out index entry is among the examples of any code.",
+            also_reads=["index_entries"],
+        ),
+    ],
+    ins=_frames("descriptions", "index_entries"),
+)
+def descriptions_checks(
+    conf: dg.ResourceParam[Config], descriptions: pl.DataFrame, index_entries: pl.DataFrame
+) -> Iterable[dg.AssetCheckResult]:
+    """The codes and their texts."""
+    settings = conf.settings
+    yield complete_vintage(descriptions, settings.source, settings.vintage)
+    yield every_code_is_described(descriptions)
+    leaked = held_out_examples(descriptions, index_entries)
+    yield _result("descriptions", "nothing_held_out", leaked.is_empty(), leaked=str(leaked.rows()[:5]))
+
+
+def complete_vintage(descriptions: pl.DataFrame, source: str, vintage: int) -> dg.AssetCheckResult:
+    """The bundled sample is a part by design; a directory may hold one on purpose, so that there it only warns."""
+    found = dict(descriptions.group_by("level").len().sort("level").iter_rows())
+    published = CODES_BY_LEVEL[vintage]
+    severity = dg.AssetCheckSeverity.ERROR if source == "census" else dg.AssetCheckSeverity.WARN
+    passed = source == "sample" or found == published
+    return _result("descriptions", "complete_vintage", passed, severity, found=str(found), published=str(published))
+
+
+def every_code_is_described(descriptions: pl.DataFrame) -> dg.AssetCheckResult:
+    codes = set(descriptions["code"])
+    orphans = [code for code in codes if (parent := parent_of(code)) is not None and parent not in codes]
+    empty = descriptions.filter(
+        pl.any_horizontal(pl.col("title", "description").fill_null("").str.strip_chars() == "")
+    )["code"].to_list()
+    return _result(
+        "descriptions", "every_code_is_described", not orphans and not empty, without_parent=orphans, without_text=empty
+    )
+
+
+def held_out_examples(descriptions: pl.DataFrame, index_entries: pl.DataFrame) -> pl.DataFrame:
+    """The examples (code, example) that equal a held-out index entry, case and punctuation aside."""
+    held_out = index_entries.filter(pl.col("split") == text.HELD_OUT).select(key=text.normalised("entry")).unique()
+    return (
+        descriptions.select("code", example=pl.col("examples").str.split("; "))
+        .explode("example")
+        .with_columns(key=text.normalised("example"))
+        .join(held_out, on="key", how="semi")
+        .select("code", "example")
+    )
+
+
+@dg.multi_asset_check(
+    specs=[
+        _spec("distances", "every_pair_once", "Every unordered pair stands once, i < j: distances are symmetric."),
+        _spec("distances", "four_point_condition", "tree_distance is a tree metric, on a sample of quadruples."),
+        _spec("relations", "unrelated_is_farthest", "Codes are unrelated exactly where they lie in different sectors."),
+    ],
+    ins=_frames("distances", "relations"),
+)
+def pair_checks(distances: pl.DataFrame, relations: pl.DataFrame) -> Iterable[dg.AssetCheckResult]:
+    """Every pair of codes."""
+    matrix = distance_matrix(distances, "tree_distance")
+    yield _result("distances", "every_pair_once", each_pair_once(distances), codes=len(matrix))
+    broken = four_point_violations(matrix, QUADRUPLES)
+    yield _result("distances", "four_point_condition", broken == 0, quadruples=QUADRUPLES, violations=broken)
+    far = distances["distance"] == UNRELATED_DISTANCE
+    disagreeing = int((far != (relations["relation_id"] == UNRELATED)).sum())
+    yield _result("relations", "unrelated_is_farthest", disagreeing == 0, disagreeing=disagreeing)
+
+
+def each_pair_once(distances: pl.DataFrame) -> bool:
+    """Whether the rows are the upper triangle, in order, with a positive finite distance each."""
+    n = int(distances["idx_j"].max() or 0) + 1  # type: ignore[arg-type]
+    first, second = np.triu_indices(n, k=1)
+    return (
+        distances.height == len(first)
+        and np.array_equal(distances["idx_i"], first)
+        and np.array_equal(distances["idx_j"], second)
+        and bool((distances["distance"].is_finite() & (distances["distance"] > 0)).all())
+    )
+
+
+def distance_matrix(distances: pl.DataFrame, column: str) -> np.ndarray:
+    """(N, N), symmetric, zero diagonal."""
+    i, j, value = (distances[name].to_numpy() for name in ("idx_i", "idx_j", column))
+    matrix = np.zeros((int(j.max()) + 1,) * 2, dtype=value.dtype)
+    matrix[i, j] = matrix[j, i] = value
+    return matrix
+
+
+def four_point_violations(matrix: np.ndarray, quadruples: int, seed: int = 0) -> int:
+    """How many of random quadruples break d(a,b) + d(c,d) <= max(d(a,c) + d(b,d), d(a,d) + d(b,c)).
+
+    The condition holds for every quadruple exactly where the distances are those of a tree (Buneman, 1974).
+    """
+    a, b, c, d = np.random.default_rng(seed).integers(len(matrix), size=(4, quadruples))
+    wide = matrix.astype(np.float64)
+    sums = np.sort([wide[a, b] + wide[c, d], wide[a, c] + wide[b, d], wide[a, d] + wide[b, c]], axis=0)
+    return int((sums[2] > sums[1]).sum())
+
+
+@dg.multi_asset_check(
+    specs=[
+        _spec(
+            "triplets",
+            "counts_equal_the_formula",
+            "As many triplets as the distances alone say there must be.",
+            ["distances"],
+        )
+    ],
+    ins=_frames("distances"),
+)
+def triplets_checks(distances: pl.DataFrame, store: dg.ResourceParam[Store]) -> Iterable[dg.AssetCheckResult]:
+    """Every triplet."""
+    from naics_pipeline.taxonomy.triplets import hardness_table
+
+    found = int(hardness_table(store.local("triplets"))["triplets"].sum())
+    expected = triplet_count(distances)
+    yield _result("triplets", "counts_equal_the_formula", found == expected, found=found, expected=expected)
+
+
+def triplet_count(distances: pl.DataFrame) -> int:
+    """For each anchor and each code of its sector, how many codes lie farther from the anchor; summed."""
+    matrix = distance_matrix(distances, "distance")
+    values, place = np.unique(matrix, return_inverse=True)
+    n = len(matrix)
+    cells = np.arange(n)[:, None] * len(values) + place.reshape(n, n)
+    counts = np.bincount(cells.ravel(), minlength=n * len(values)).reshape(n, len(values))
+    farther = counts[:, ::-1].cumsum(axis=1)[:, ::-1] - counts
+    positive = (values > 0) & (values < UNRELATED_DISTANCE)
+    return int((counts * farther)[:, positive].sum())
