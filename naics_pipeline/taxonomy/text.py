@@ -17,7 +17,7 @@ _TAG = r"</?[A-Za-z][^>]*>"
 _HEADING = r"(?i)^(?:the sector as a whole|null|cross-references?\..*)$"
 _LINK = r"^See industry description for (\d{2,6})\.?$"
 _LIST_MARKER = r"(?i)^illustrative examples:\s*"
-_EXCLUSION = r"(?:^|[.:;] )(?:Excluded from (?:this|the) |This (?:sub)?sector excludes )"
+_EXCLUSION = r"\b[Ee]xcluded from (?:this|the) |\bThis (?:sub)?sector excludes "
 _BORROWED_WORDING = r"\b([Tt]his) (?:U\.S\. |NAICS )?industry(?: group)?\b"
 _SECTOR_LIST = r"\b[Ss]ectors?\s+\d{2}(?:-\d{2})?\b(?:(?:,|,?\s+and|,?\s+or)\s+\d{2}(?:-\d{2})?\b)*"
 # With what may cling to a number and makes it something else than a code: $5, 1,000, 2.5, 220-volt.
@@ -63,7 +63,7 @@ def descriptions(books: Workbooks, entries: pl.DataFrame) -> pl.DataFrame:
     """
     codes = books.codes.select("code", _collapsed("title")).sort("code")
     tree = Tree.from_codes(codes["code"].to_list())
-    paragraphs = _paragraphs(books.descriptions)
+    paragraphs = _paragraphs(books)
     frame = (
         codes.with_row_index("index")
         .with_columns(pl.col("index").cast(pl.UInt16), level=pl.col("code").str.len_chars().cast(pl.UInt8))
@@ -84,22 +84,29 @@ def descriptions(books: Workbooks, entries: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _paragraphs(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row per paragraph of a description, in order: code, paragraph, kind (text, link, example or exclusion)."""
+def _paragraphs(books: Workbooks) -> pl.DataFrame:
+    """A row per paragraph of a description, in order: code, paragraph, cited, kind (text, link, example or exclusion).
+
+    An exclusion belongs to a sector or subsector and names the codes that its activities are sent to; one that names
+    none is an ordinary part of the description.
+    """
     marker = pl.col("paragraph").str.contains(_LIST_MARKER)
     return (
-        frame.select("code", pl.col("description").str.replace_all("\r", "\n", literal=True).str.split("\n"))
+        books.descriptions.select(
+            "code", pl.col("description").str.replace_all("\r", "\n", literal=True).str.split("\n")
+        )
         .explode("description", empty_as_null=True)
         .select("code", paragraph=pl.col("description").str.replace_all(_TAG, " "))
         .with_columns(_collapsed("paragraph"))
         .filter(~pl.col("paragraph").str.contains(_HEADING))
+        .with_columns(cited=_cited("paragraph", books.codes["code"]))
         .with_columns(
             pl.col("paragraph").str.replace(_LIST_MARKER, ""),
             kind=pl.when(marker.cum_max().over("code"))
             .then(pl.lit("example"))
             .when(pl.col("paragraph").str.contains(_LINK))
             .then(pl.lit("link"))
-            .when((pl.col("code").str.len_chars() <= 3) & pl.col("paragraph").str.contains(_EXCLUSION))
+            .when(_is_exclusion())
             .then(pl.lit("exclusion"))
             .otherwise(pl.lit("text")),
         )
@@ -107,8 +114,13 @@ def _paragraphs(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _is_exclusion() -> pl.Expr:
+    shallow = pl.col("code").str.len_chars() <= 3
+    return shallow & pl.col("paragraph").str.contains(_EXCLUSION) & (pl.col("cited").list.len() > 0)
+
+
 def _own_or_borrowed(codes: pl.DataFrame, paragraphs: pl.DataFrame, tree: Tree, origin: str) -> pl.DataFrame:
-    """code, description, description_from: a code without text has that of the code it refers to, or of its first child."""
+    """code, description, description_from: own text, or that of the code it refers to, or of the first child."""
     texts = (
         paragraphs.filter(pl.col("kind") == "text")
         .group_by("code", maintain_order=True)
@@ -184,7 +196,7 @@ def _without_held_out(frame: pl.DataFrame, column: str, entries: pl.DataFrame) -
 
 
 def _statements(books: Workbooks, known: pl.Series) -> pl.DataFrame:
-    """code, statement, phrase, cited: each cross-reference of a code once, its activity, and the known codes it names."""
+    """code, statement, phrase, cited: each cross-reference of a code once, its activity, the known codes it names."""
     return (
         books.cross_references.select("code", _collapsed("statement").str.replace(r";(?: and)?$", "."))
         .unique(maintain_order=True)
@@ -207,13 +219,8 @@ def _exclusions(books: Workbooks, paragraphs: pl.DataFrame, entries: pl.DataFram
 
     A statement whose activity is a held-out entry is cited all the same, but its words are left out.
     """
-    known = books.codes["code"]
-    said = (
-        paragraphs.filter(pl.col("kind") == "exclusion")
-        .select("code", statement="paragraph")
-        .with_columns(cited=_cited("statement", known))
-    )
-    statements = pl.concat([_statements(books, known), said], how="diagonal")
+    said = paragraphs.filter(pl.col("kind") == "exclusion").select("code", "cited", statement="paragraph")
+    statements = pl.concat([_statements(books, books.codes["code"]), said], how="diagonal")
     texts = _without_held_out(statements, "phrase", entries)
     texts = texts.group_by("code", maintain_order=True).agg(pl.col("statement").str.join(" ").alias("excluded"))
     cited = (

@@ -123,8 +123,9 @@ def small_source() -> Source:
             "11": "The Sector as a Whole\r\n\r\nFarms.\r\n\r\nExcluded from this sector are mills in Sector 31-33.",
             "1111": "NULL",
             "11111": "See industry description for 111110.",
-            "111110": "This industry comprises farms.  They grow (e.g., 1.5 ha of) soybeans.\n\nIllustrative Examples:\n\n"
-            "Soybean farming\nBean seed growing\n\n\nCross-References. Establishments primarily engaged in--",
+            "111110": "This industry comprises farms.  They grow (e.g., 1.5 ha of) soybeans.\n\n"
+            "Illustrative Examples:\n\nSoybean farming\nBean seed growing\n\n\n"
+            "Cross-References. Establishments primarily engaged in--",
             "33211": "See industry description for 332111.",
             "332111": "This U.S. industry comprises forges.",
         },
