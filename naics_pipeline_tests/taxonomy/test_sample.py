@@ -88,6 +88,14 @@ def test_sectors_have_their_heading_and_their_exclusions(raw_descriptions: dict[
     assert sum("Excluded from this subsector" in cell for cell in subsectors) >= 6
 
 
+def test_every_exclusion_paragraph_names_a_code_of_the_sample(
+    raw_descriptions: dict[str, str], sample_descriptions: pl.DataFrame
+) -> None:
+    with_paragraph = {code.split("-")[0] for code, cell in raw_descriptions.items() if "Excluded from this s" in cell}
+    known = sample_descriptions.filter(pl.col("level") <= 3, pl.col("excluded_codes").list.len() > 0)["code"]
+    assert with_paragraph == set(known)
+
+
 def test_titles_and_index_have_the_mess_of_the_real_ones() -> None:
     titles = [row["2022 NAICS US Title"] for row in _rows("codes.csv")]
     assert sum(title != title.rstrip() for title in titles) >= 20
