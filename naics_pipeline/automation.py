@@ -1,6 +1,7 @@
 """When things are made: jobs, the schedule that retrains, the sensor that watches the source. No computation."""
 
 import json
+from typing import Any
 
 import dagster as dg
 
@@ -11,13 +12,19 @@ from naics_pipeline.errors import SettingsError
 from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import census
 
+PROGRESS: dict[str, Any] = {"loggers": {"progress": {}}}
+
 full_pipeline = dg.define_asset_job(
-    "full_pipeline", dg.AssetSelection.all(), description="Everything, from the source to the report."
+    "full_pipeline",
+    dg.AssetSelection.all(),
+    config=PROGRESS,
+    description="Everything, from the source to the report.",
 )
 
 retrain = dg.define_asset_job(
     "retrain",
     dg.AssetSelection.from_string('key:"triplets"+'),
+    config=PROGRESS,
     description="Training, refinement and evaluation, from the taxonomy as it was last read.",
 )
 

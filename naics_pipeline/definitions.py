@@ -7,6 +7,7 @@ import dagster as dg
 
 from naics_pipeline import automation, checks
 from naics_pipeline.assets import taxonomy, training_data
+from naics_pipeline.progress import progress
 from naics_pipeline.resources import ConfResource, ParquetFrames, StoreResource, Tracking
 
 ASSET_MODULES = [taxonomy, training_data]
@@ -36,6 +37,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         jobs=[automation.full_pipeline, automation.retrain],
         schedules=[automation.retraining_schedule()],
         sensors=[automation.source_changed],
+        loggers={"progress": progress},
         resources={**default_resources(), **(overrides or {})},
     )
 

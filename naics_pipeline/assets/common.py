@@ -36,7 +36,7 @@ def version(number: int, *keys: str) -> str:
         for name, value in defined_conf().flat().items()
         if any(name == key or name.startswith(f"{key}.") for key in keys)
     }
-    return f"{number}.{fingerprint(values)}"
+    return f"{number}.{fingerprint(values)}" if values else str(number)
 
 
 def columns(**described: tuple[str, str]) -> dict[str, dg.TableSchema]:
