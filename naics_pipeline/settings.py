@@ -51,6 +51,7 @@ class Model(Section):
     experts: int = Field(4, ge=1)
     top_k: int = Field(2, ge=1)
     expert_dim: int = Field(256, ge=1)
+    fusion_dropout: float = Field(0.1, ge=0, lt=1)
     geometry: Literal["lorentz", "euclidean"] = "lorentz"
     embedding_dim: int = Field(64, ge=2)
     curvature: float = Field(1.0, ge=0.1, le=10)
@@ -65,34 +66,44 @@ class Objective(Section):
     contrastive: float = Field(1.0, ge=0)
     query: float = Field(1.0, ge=0)
     hierarchy: float = Field(0.325, ge=0)
-    rank: float = Field(0.275, ge=0)
-    balance: float = Field(0.01, ge=0)
     radius: float = Field(0.01, ge=0)
+    balance: float = Field(0.01, ge=0)
     contrastive_loss: Literal["dcl", "infonce"] = "dcl"
     temperature: float = Field(0.07, gt=0)
-    learn_temperature: bool = False
+    query_temperature: float = Field(0.3, gt=0)
+    learn_temperature: bool = Field(False, description="both temperatures start from their values and are learned")
     margin: float = Field(0.5, ge=0, description="norm-adaptive margin: this times sech(radius of the anchor)")
-    in_batch_negatives: bool = False
+    in_batch_negatives: bool = Field(False, description="codes of the batch farther than the positive join the negatives")
+    query_smoothing: float = Field(0.1, ge=0, lt=1, description="share of a query's target given to relatives")
+    query_margin: float = Field(0.5, ge=0, description="how much nearer a code that Census warns of is made to look")
 
 
 class Training(Section):
     pairs_per_batch: int = Field(32, ge=1)
+    pairs_per_epoch: int | None = Field(None, ge=1, description="null: every pair that the stage draws")
     queries_per_batch: int = Field(256, ge=0)
     live_codes: int | None = Field(
-        None,
-        ge=1,
-        description="codes of a batch encoded afresh, the others come from the code table; null: all",
+        None, ge=1, description="codes of a batch encoded afresh, the others come from the code table; null: all"
     )
-    pairs_per_epoch: int | None = Field(None, ge=1, description="null: every pair that the stage draws")
+    tokens_per_group: int = Field(8192, ge=1, description="padded tokens that go through the transformer at once")
     epochs_scale: float = Field(1.0, gt=0, description="multiplies each stage's epochs")
+    adapter_rate: float = Field(0.5, gt=0, description="learning rate of the adapters as a multiple of the stage's")
     weight_decay: float = Field(0.01, ge=0)
     warmup_fraction: float = Field(0.1, ge=0, lt=1)
     gradient_clip: float = Field(1.0, gt=0)
     accumulate: int = Field(1, ge=1)
-    early_stopping_patience: int | None = Field(None, ge=1, description="in validations; null: off")
-    validate_every: int = Field(1, ge=1, description="epochs between full-taxonomy validations")
-    validation_fraction: float = Field(0.05, ge=0, lt=1)
+    early_stopping_patience: int | None = Field(None, ge=1, description="in epochs; null: off")
+    validation_fraction: float = Field(0.05, ge=0, lt=1, description="share of pairs and of queries never trained on")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16 on CUDA only")
+
+
+class GraphObjective(Section):
+    """Weights of the terms of the graph model's loss (0: not computed); where they are learned, where they start."""
+
+    triplet: float = Field(0.05, ge=0)
+    radius: float = Field(0.1, ge=0)
+    stress: float = Field(1.0, ge=0)
+    retention: float = Field(0.01, ge=0)
 
 
 class Graph(Section):
@@ -100,9 +111,27 @@ class Graph(Section):
     sibling_weight: float = Field(0.5, ge=0, lt=1)
     grandparent_weight: float = Field(0.5, ge=0, lt=1)
     great_grandparent_weight: float = Field(0.25, ge=0, lt=1)
+    attention_dim: int = Field(16, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    steps: int = Field(400, ge=1)
-    learning_rate: float = Field(0.01, gt=0)
+    offset_dropout: float = Field(0.1, ge=0, lt=1, description="share of codes placed without their offset in a step")
+    max_radius: float = Field(8.0, gt=0, description="bound of the refined points' radius, in units of 1/sqrt(c)")
+    objective: GraphObjective = GraphObjective()
+    weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="uncertainty: the weights are learned")
+    k_negatives: int = Field(16, ge=1)
+    bucket_percentages: dict[int, float] = Field(
+        {1: 0.40, 2: 0.20, 3: 0.10, 4: 0.10, 5: 0.10, 6: 0.05, 8: 0.05},
+        description="hardness of the negatives → share",
+    )
+    hard_negatives: float = Field(
+        0.5, ge=0, le=1, description="share of negatives taken nearest first, from the third quarter of the steps on"
+    )
+    steps: int = Field(240, ge=1, description="optimizer steps, each over the whole graph")
+    steps_per_epoch: int = Field(10, ge=1, description="steps between reports and between draws of triplets")
+    learning_rate: float = Field(0.02, gt=0)
+    left_out_fraction: float = Field(
+        0.1, ge=0, lt=1, description="share of deepest codes that a second, measuring fit leaves out; 0: no such fit"
+    )
+    smoothing_rounds: int = Field(2, ge=1, description="rounds of the control that smooths without learning")
 
 
 class Evaluation(Section):

@@ -1,0 +1,262 @@
+"""Fits the graph model to a taxonomy: text embeddings in, refined embeddings out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from naics_pipeline.errors import ModelError, TrainingError
+from naics_pipeline.geometry import lorentz
+from naics_pipeline.graph_model.graph import build_graph
+from naics_pipeline.graph_model.module import MAX_CURVATURE, MIN_CURVATURE, HyperbolicGCN
+from naics_pipeline.graph_model.objective import PAIR_TERMS, Pairs, radius_loss, triplet_loss
+from naics_pipeline.graph_model.sampling import TripletSampler
+from naics_pipeline.graph_model.smoothing import smooth
+from naics_pipeline.settings import Graph
+from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.text_model.device import resolve
+from naics_pipeline.text_model.embeddings import Embeddings
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Refined points of all codes, in the order of the tree's codes.
+
+    Attributes:
+        points: (N, d + 1) float64 on the hyperboloid.
+        curvature: c > 0 of their space.
+        history: an entry per epoch: every term, its weight, curvature and learning rate.
+        metrics: how codes fare that were left out of every loss of a second fit (`left_out_*`), beside the rest.
+    """
+
+    points: np.ndarray
+    curvature: float
+    history: list[dict[str, float]]
+    metrics: dict[str, float]
+
+
+def refine(
+    embeddings: Embeddings,
+    tree: Tree,
+    excluded: np.ndarray,
+    settings: Graph,
+    *,
+    seed: int,
+    accelerator: str = "auto",
+    on_epoch: OnEpoch = lambda epoch, values: None,
+) -> Refinement:
+    """Fits the graph model on all codes; then once more with some left out, to measure what generalises.
+
+    Args:
+        embeddings: the text model's points.
+        excluded: (N, N) bool, pairs of codes that exclude one another.
+        on_epoch: told every term's mean after each `steps_per_epoch` steps of the fit on all codes.
+    Raises:
+        ModelError: the embeddings are not hyperbolic, or not of this taxonomy.
+        TrainingError: a term is not finite.
+    """
+    text = aligned(embeddings, tree)
+    fit = _Fit(text, tree, excluded, settings, resolve(accelerator))
+    points, curvature, history = fit.run(np.arange(len(tree)), seed, on_epoch)
+    return Refinement(points, curvature, history, _generalisation(fit, seed))
+
+
+def aligned(embeddings: Embeddings, tree: Tree) -> Embeddings:
+    """The embeddings in the order of the tree's codes.
+
+    Raises:
+        ModelError: they are not points of a hyperboloid, or not of these codes.
+    """
+    if embeddings.geometry != "lorentz":
+        raise ModelError(
+            f"text embeddings are {embeddings.geometry}: the graph model refines points of the Lorentz model only. "
+            "Set model.geometry to lorentz, or evaluate the text embeddings as they are."
+        )
+    order = np.argsort(embeddings.codes)
+    if not np.array_equal(embeddings.codes[order], tree.codes):
+        raise ModelError(
+            f"the embeddings' {len(order)} codes are not the taxonomy's {len(tree)}: materialize text_embeddings again "
+            "from this source."
+        )
+    return Embeddings(
+        tree.codes, embeddings.points[order], embeddings.curvature, embeddings.geometry, embeddings.metadata
+    )
+
+
+class _Fit:
+    """What every fit on one set of embeddings shares."""
+
+    def __init__(
+        self, text: Embeddings, tree: Tree, excluded: np.ndarray, settings: Graph, device: torch.device
+    ) -> None:
+        self.text, self.tree, self.excluded, self.settings, self.device = text, tree, excluded, settings, device
+        # MPS has no float64; elsewhere it costs little at this size and keeps centroids exact at any radius.
+        self.dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.graph = build_graph(tree, settings).to(device)
+        self.graph.edge_weight = self.graph.edge_weight.to(self.dtype)
+        self.edge_length, self.text_distance = text_distances_in_edges(text, tree)
+
+    def model(self, kept: np.ndarray) -> HyperbolicGCN:
+        """An untrained model. Text points enter scaled to edges of length 1: exactly so, as c → c / s²."""
+        points = torch.from_numpy(self.text.points)
+        features = lorentz.log0(points, curvature=self.text.curvature) / self.edge_length
+        curvature = min(max(self.text.curvature * self.edge_length**2, MIN_CURVATURE), MAX_CURVATURE)
+        with_offset = torch.zeros(len(self.tree), dtype=torch.bool)
+        with_offset[kept] = True
+        model = HyperbolicGCN(features, curvature, with_offset, self.settings)
+        return model.to(device=self.device, dtype=self.dtype)
+
+    def run(
+        self, kept: np.ndarray, seed: int, on_epoch: OnEpoch = lambda epoch, values: None
+    ) -> tuple[np.ndarray, float, list[dict[str, float]]]:
+        """Fits a model whose losses see the codes `kept` only; points of all codes, curvature, history."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            model = self.model(kept)
+            history = _Training(self, model, kept, seed).run(on_epoch)
+            model.eval()
+            with torch.no_grad():
+                points = model(self.graph).double().cpu()
+                curvature = float(model.curvature)
+        # Once more in float64: what float32 left of a deviation from the hyperboloid goes.
+        return lorentz.from_spatial(points[:, 1:], curvature=curvature).numpy(), curvature, history
+
+
+class _Training:
+    """The training loop of one fit: one step is the whole graph and every pair of codes."""
+
+    def __init__(self, fit: _Fit, model: HyperbolicGCN, kept: np.ndarray, seed: int) -> None:
+        self.fit, self.model, self.settings = fit, model, fit.settings
+        self.kept = torch.from_numpy(kept).to(fit.device)
+        here = np.ix_(kept, kept)
+        self.sampler = TripletSampler(fit.tree.distance()[here], fit.excluded[here], fit.settings, seed)
+        self.pairs = Pairs.of(fit.tree, fit.text_distance, kept, fit.device)
+        self.level = torch.from_numpy(fit.tree.level[kept].astype(np.int64)).to(fit.device)
+        given = {name: weight for name, weight in vars(fit.settings.objective).items() if weight > 0}
+        self.log_variance = nn.ParameterDict(
+            {name: torch.tensor(-math.log(weight), dtype=fit.dtype) for name, weight in given.items()}
+        ).to(fit.device)
+        learned = self.settings.weighting == "uncertainty"
+        parameters = [*model.parameters(), *(self.log_variance.parameters() if learned else ())]
+        self.optimizer = torch.optim.Adam(parameters, lr=fit.settings.learning_rate)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._warmup_then_cosine)
+
+    def _warmup_then_cosine(self, step: int) -> float:
+        steps = self.settings.steps
+        warmup = max(1, steps // 20)
+        return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+    def run(self, on_epoch: OnEpoch) -> list[dict[str, float]]:
+        history: list[dict[str, float]] = []
+        seen: list[dict[str, float]] = []
+        for step in range(self.settings.steps):
+            if step % self.settings.steps_per_epoch == 0:
+                self.triplets = self.sampler.draw(self._distances() if 2 * step >= self.settings.steps else None)
+            seen.append(self._step(step))
+            if (step + 1) % self.settings.steps_per_epoch == 0 or step + 1 == self.settings.steps:
+                history.append({name: float(np.mean([values[name] for values in seen])) for name in seen[0]})
+                seen = []
+                on_epoch(len(history), history[-1])
+        return history
+
+    def _distances(self) -> np.ndarray:
+        with torch.no_grad():
+            self.model.eval()
+            points = self.model(self.fit.graph)[self.kept]
+            distances = lorentz.pairwise_distance(points, points, curvature=self.model.curvature)
+            self.model.train()
+        return distances.cpu().numpy()
+
+    def _step(self, step: int) -> dict[str, float]:
+        self.optimizer.zero_grad()
+        weights = {name: float(torch.exp(-value.detach())) for name, value in self.log_variance.items()}
+        points, curvature = self.model(self.fit.graph), self.model.curvature
+        leaf, leaf_curvature = points[self.kept].detach().requires_grad_(), curvature.detach().requires_grad_()
+        values = self._backward(leaf, leaf_curvature, weights)
+        rate = self.schedule.get_last_lr()[0]
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"refinement stopped at step {step}: the term '{name}' is {value} at learning rate {rate:.3g}. "
+                    "Lower graph.learning_rate or graph.max_radius, or give that term a smaller weight."
+                )
+        torch.autograd.backward([points[self.kept], curvature], [leaf.grad, leaf_curvature.grad])
+        if self.settings.weighting == "uncertainty":
+            torch.stack([torch.exp(-s) * values[name] + s for name, s in self.log_variance.items()]).sum().backward()
+        self.optimizer.step()
+        self.schedule.step()
+        total = math.fsum(weights[name] * value for name, value in values.items())
+        logged = {f"weight_{name}": weight for name, weight in weights.items()}
+        return {"loss": total, **values, **logged, "curvature": float(curvature.detach()), "learning_rate": rate}
+
+    def _backward(self, points: Tensor, curvature: Tensor, weights: dict[str, float]) -> dict[str, float]:
+        """Gradients of the weighted terms in the two leaves; the terms' values."""
+        terms: dict[str, Tensor] = {}
+        if "triplet" in weights:
+            terms["triplet"] = triplet_loss(points, self.triplets, curvature=curvature)
+        if "radius" in weights:
+            terms["radius"] = radius_loss(points, self.level, curvature=curvature)
+        if terms:
+            torch.stack([weights[name] * term for name, term in terms.items()]).sum().backward()
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        pair_weights = {name: weight for name, weight in weights.items() if name in PAIR_TERMS}
+        return values | self.pairs.backward(points, curvature, pair_weights)
+
+
+def text_distances_in_edges(text: Embeddings, tree: Tree) -> tuple[float, np.ndarray]:
+    """The text model's length of a tree edge, and its distances in that unit, (N, N) float64.
+
+    The length s is the one for which Σ (D / s - T)² / T over all pairs is least.
+    """
+    points = torch.from_numpy(text.points)
+    distance = lorentz.pairwise_distance(points, points, curvature=text.curvature).numpy()
+    steps = np.maximum(tree.tree_distance(), 1)
+    scale = distance.sum() / (distance**2 / steps).sum()
+    return 1 / scale, distance * scale
+
+
+def _generalisation(fit: _Fit, seed: int) -> dict[str, float]:
+    """parent_retrieval@1 of codes that a second fit left out of all losses, beside the codes that it kept.
+
+    A left-out code has no offset; its text and its place in the graph are all that reaches the model.
+    """
+    tree, settings = fit.tree, fit.settings
+    deepest = np.flatnonzero(tree.level == tree.level.max())
+    count = round(settings.left_out_fraction * len(deepest))
+    if count == 0 or tree.level.max() == tree.level.min():
+        return {}
+    left_out = np.sort(np.random.default_rng(seed).choice(deepest, count, replace=False))
+    kept = np.setdiff1d(np.arange(len(tree)), left_out)
+    points, curvature, _ = fit.run(kept, seed)
+    rest = np.setdiff1d(deepest, left_out)
+    spaces = {
+        "text": (fit.text.points, fit.text.curvature),
+        "smoothed": (smooth(fit.text, tree, settings.smoothing_rounds), fit.text.curvature),
+        "refined": (points, curvature),
+    }
+    metrics = {"left_out_codes": float(count)}
+    for space, (x, c) in spaces.items():
+        metrics[f"left_out_parent_retrieval@1_{space}"] = parent_retrieval(x, c, tree, left_out)
+        metrics[f"kept_parent_retrieval@1_{space}"] = parent_retrieval(x, c, tree, rest)
+    return metrics
+
+
+def parent_retrieval(points: np.ndarray, curvature: float, tree: Tree, codes: np.ndarray) -> float:
+    """Share of codes whose nearest code one level up is their parent; only children do not count.
+
+    Args:
+        codes: indices, all of one level.
+    """
+    siblings = np.bincount(tree.parent[tree.parent >= 0], minlength=len(tree))
+    codes = codes[siblings[tree.parent[codes]] > 1]
+    if not codes.size:
+        return math.nan
+    above = np.flatnonzero(tree.level == tree.level[codes[0]] - 1)
+    x = torch.from_numpy(points)
+    nearest = lorentz.pairwise_distance(x[codes], x[above], curvature=curvature).argmin(dim=1).numpy()
+    return float((above[nearest] == tree.parent[codes]).mean())
