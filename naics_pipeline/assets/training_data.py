@@ -4,6 +4,7 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline.assets.common import OWNERS, columns, content_version, data_version, logger, place, rows, version
+from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
 
 
@@ -35,4 +36,38 @@ def triplets(distances: pl.DataFrame, relations: pl.DataFrame, store: dg.Resourc
     return dg.MaterializeResult(
         metadata={"dagster/row_count": total, "hardness": rows(table), **place(store, "triplets")},
         data_version=data_version(content_version(distances).value, content_version(relations).value),
+    )
+
+
+@dg.asset(
+    group_name="training_data",
+    kinds={"huggingface", "parquet"},
+    owners=OWNERS,
+    code_version=version(1, "tokens", "model.base", "model.base_sha256"),
+    metadata=columns(
+        code=("string", "NAICS code"),
+        title=("list[i32]", "token ids, special tokens included; null where the text is absent"),
+        description=("list[i32]", "likewise"),
+        examples=("list[i32]", "likewise"),
+        excluded=("list[i32]", "likewise"),
+    ),
+)
+def token_cache(
+    conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store], descriptions: pl.DataFrame
+) -> dg.MaterializeResult:
+    """One row per code: the token ids of its four texts, at their own lengths."""
+    from naics_pipeline.text_model import base, tokens
+
+    settings = conf.settings
+    model = base.locate(settings.model.base, settings.model.base_sha256)
+    _, counts = tokens.build_token_cache(descriptions, settings.tokens, model, store.path("token_cache"))
+    store.publish("token_cache")
+    logger.info("%s tokens", f"{sum(counts.values()):,}")
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": descriptions.height,
+            **{f"tokens_{channel}": count for channel, count in counts.items()},
+            **place(store, "token_cache"),
+        },
+        data_version=data_version(tokens.cache_fingerprint(descriptions, settings.tokens, model)),
     )
