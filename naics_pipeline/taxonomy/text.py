@@ -12,7 +12,8 @@ from naics_pipeline.taxonomy.tree import Tree, sector_of
 
 TRAIN, HELD_OUT = "train", "held_out"
 
-_NOT_WORDS = r"[\W_]+"
+# Spelled out instead of \W, of which Python and polars have different notions: ASCII, Latin-1 and general punctuation.
+_NOT_WORDS = r"(?:[^a-z0-9\u0080-\U0010ffff]|[\u0080-\u00bf\u2000-\u206f])+"
 _TAG = r"</?[A-Za-z][^>]*>"
 _HEADING = r"(?i)^(?:the sector as a whole|null|cross-references?\..*)$"
 _LINK = r"^See industry description for (\d{2,6})\.?$"

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+from naics_pipeline.settings import Download
+from naics_pipeline.taxonomy.census import Workbooks, read_source
+
 Cell = str | int | None
 
 _NAMESPACE = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
@@ -96,6 +99,9 @@ class Source:
             [("Code", "Cross-Reference"), *self.cross_references],
         )
         return directory
+
+    def read(self, directory: Path) -> Workbooks:
+        return read_source(str(self.write(directory)), self.vintage, Download(), directory / "cache")
 
 
 def small_source() -> Source:

@@ -1,0 +1,296 @@
+"""What becomes of the texts: cleaning, borrowed descriptions, exclusions, and held-out entries kept out."""
+
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from naics_pipeline.errors import SourceError
+from naics_pipeline.taxonomy import text
+from naics_pipeline.taxonomy.census import Workbooks
+from naics_pipeline.taxonomy.tree import Tree
+
+from .workbooks import Source, small_source
+
+
+def row(frame: pl.DataFrame, code: str) -> dict[str, object]:
+    return frame.row(by_predicate=pl.col("code") == code, named=True)
+
+
+def described(source: Source, directory: Path, entries: pl.DataFrame | None = None) -> pl.DataFrame:
+    books = source.read(directory)
+    return text.descriptions(books, text.index_entries(books, 0.0) if entries is None else entries)
+
+
+def entries_of(*rows: tuple[str, str, str]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["code", "entry", "split"], orient="row")
+
+
+def bent(descriptions: dict[str, str] | None = None, cross: list[tuple[str, str]] | None = None) -> Source:
+    source = small_source()
+    source.descriptions.update(descriptions or {})
+    source.cross_references += cross or []
+    return source
+
+
+def test_a_description_is_cleaned(tmp_path: Path) -> None:
+    frame = described(small_source(), tmp_path)
+    soy = row(frame, "111110")
+    assert soy["title"] == "Soybean Farming"
+    assert soy["description"] == "This industry comprises farms. They grow (e.g., 1.5 ha of) soybeans."
+    assert row(frame, "11")["description"] == "Farms."
+    assert row(frame, "31")["title"] == "Manufacturing"
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r\n\n", "\r"])
+def test_line_ends_are_alike(newline: str, tmp_path: Path) -> None:
+    cell = newline.join(["First  part.", "Illustrative Examples:", "", "One", "Two", "Cross-References. Those--"])
+    frame = described(bent({"332111": cell}), tmp_path)
+    assert row(frame, "332111")["description"] == "First part."
+    assert row(frame, "332111")["examples"] == "One; Two"
+
+
+def test_markup_goes_and_comparisons_stay(tmp_path: Path) -> None:
+    frame = described(bent({"332": "<dl><dt style='x'>Forging<br/> of</dt></dl> parts < 2 kg and > 1 kg."}), tmp_path)
+    assert row(frame, "332")["description"] == "Forging of parts < 2 kg and > 1 kg."
+
+
+def test_a_missing_text_is_that_of_the_code_named_or_of_the_first_child(tmp_path: Path) -> None:
+    frame = described(bent({"3321": "NULL", "111": ""}), tmp_path)
+    assert row(frame, "11111")["description_from"] == "111110"
+    assert str(row(frame, "11111")["description"]).startswith("This NAICS industry comprises farms.")
+    # 1111 has no text, its first child 11111 that of 111110.
+    assert row(frame, "1111")["description_from"] == "111110"
+    assert str(row(frame, "1111")["description"]).startswith("This industry group comprises farms.")
+    assert row(frame, "33211")["description"] == "This NAICS industry comprises forges."
+    assert row(frame, "3321")["description"] == "This industry group comprises forges."
+    assert row(frame, "111")["description_from"] == "111110"
+    assert frame.filter(pl.col("code") == pl.col("description_from")).height == len(frame) - 5
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "words"),
+    [
+        ({"332111": "NULL"}, r"33\d+ has no text and no code to take one from"),
+        ({"332111": "See industry description for 33211."}, "has no text and no code to take one from"),
+        ({"332111": "See industry description for 999999."}, "332111 refers to the text of 999999"),
+    ],
+)
+def test_a_text_that_cannot_be_had_is_refused(descriptions: dict[str, str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=words):
+        described(bent(descriptions), tmp_path)
+
+
+def test_examples_are_the_entries_or_else_the_illustrative_list(tmp_path: Path) -> None:
+    frame = described(small_source(), tmp_path / "with")
+    assert row(frame, "311210")["examples"] == "Flour milling; Semolina milling"
+    assert row(frame, "111110")["examples"] == "Soybean farming, field and seed production"
+    assert row(frame, "332111")["examples"] is None
+    source = small_source()
+    source.index = [("111110", "")]
+    frame = described(source, tmp_path / "without")
+    assert row(frame, "111110")["examples"] == "Soybean farming; Bean seed growing"
+    assert frame["examples"].count() == 1
+
+
+def test_a_sector_says_what_it_excludes(tmp_path: Path) -> None:
+    remark = "Hobby farms are generally excluded from this subsector."
+    frame = described(
+        bent({"111": f"Crops.\n\n{remark}\n\nThis subsector excludes mills.  They are in Sector 31-33."}), tmp_path
+    )
+    assert row(frame, "11")["excluded"] == "Excluded from this sector are mills in Sector 31-33."
+    assert row(frame, "11")["excluded_codes"] == ["31"]
+    assert row(frame, "111")["description"] == f"Crops. {remark}"
+    assert row(frame, "111")["excluded_codes"] == ["31"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "codes"),
+    [
+        ("Growing wheat--are classified in Industry 111120, Wheat Farming; and", ["111120"]),
+        ("Growing wheat--are classified in 111120.", ["111120"]),
+        ("Forging--are classified in U.S. Industry 332111 or in Industry Group 3112, Milling", ["332111", "3112"]),
+        ("X--are classified in Industries 111120, 311210, and 332111.", ["111120", "311210", "332111"]),
+        ("X are classified in Subsector 311, Food, based on 500 employees, 3.11 tons or $311.", ["311"]),
+        ("X are classified in Sector 31-33, Manufacturing.", ["31"]),
+        ("X are classified in Sector 32; or in Sectors 11, 33, and 44-45", ["31", "11"]),
+        ("More than 11 of 31 parts--are classified elsewhere", []),
+        ("X--are classified in Industry 999999, Unknown", []),
+        ("X, 1,111 of them or 111-volt ones--are classified in Industry 111110, Soybean Farming", []),
+        ("X--are classified in Industry 311210, Milling, and again Industry 311210.", ["311210"]),
+    ],
+)
+def test_cited_codes(statement: str, codes: list[str], tmp_path: Path) -> None:
+    source = small_source()
+    source.cross_references = [("111110", statement)]
+    frame = described(source, tmp_path)
+    assert sorted(row(frame, "111110")["excluded_codes"]) == sorted(codes)  # type: ignore[call-overload]
+
+
+def test_statements_are_joined_each_once(tmp_path: Path) -> None:
+    again = [("111110", "Growing  wheat--are classified in Industry 111120, Wheat Farming."), ("111110", "Not beans.")]
+    frame = described(bent(cross=again), tmp_path)
+    expected = "Growing wheat--are classified in Industry 111120, Wheat Farming. Not beans."
+    assert row(frame, "111110")["excluded"] == expected
+    assert row(frame, "332")["excluded"] is None
+    assert row(frame, "332")["excluded_codes"] == []
+
+
+@pytest.mark.parametrize(
+    ("fraction", "held_out"),
+    [
+        (0.0, []),
+        (0.2, []),
+        (0.21, ["Semolina milling"]),
+        (0.41, ["Wheat farming", "Semolina milling"]),
+        (0.42, ["Wheat farming", "Flour milling", "Semolina milling"]),
+    ],
+)
+def test_the_split_hangs_on_code_and_words_alone(fraction: float, held_out: list[str], tmp_path: Path) -> None:
+    # First eight hex digits of the SHA-256 of "code|entry", modulo 100, computed with sha256sum: 76, 40, 41, 20.
+    source = small_source()
+    frame = text.index_entries(source.read(tmp_path / "one"), fraction)
+    assert frame.columns == ["code", "entry", "split"]
+    assert frame["code"].to_list() == ["111110", "111120", "311210", "311210"]
+    assert frame.filter(pl.col("split") == "held_out")["entry"].to_list() == held_out
+    source.index.reverse()
+    other_order = text.index_entries(source.read(tmp_path / "other"), fraction)
+    assert other_order.sort("code", "entry").equals(frame.sort("code", "entry"))
+
+
+def test_a_held_out_entry_reaches_no_text(tmp_path: Path) -> None:
+    books = bent(cross=[("311210", "Bean-seed growing--are classified in Industry 111110, Soybeans.")]).read(tmp_path)
+    entries = entries_of(
+        ("111120", "Bean seed, growing", "held_out"),
+        ("111110", "Bean SEED growing", "train"),
+        ("311210", "Flour milling", "train"),
+        ("311210", "Growing wheat", "held_out"),
+    )
+    frame = text.descriptions(books, entries)
+    # Neither as another code's training entry, nor from its illustrative list, nor as the activity of a statement.
+    assert row(frame, "111110")["examples"] == "Soybean farming"
+    assert row(frame, "311210")["examples"] == "Flour milling"
+    assert row(frame, "111110")["excluded"] is None
+    assert row(frame, "111110")["excluded_codes"] == ["111120"]
+    assert row(frame, "311210")["excluded_codes"] == ["111110"]
+    phrases = text.activity_phrases(books, frame, entries)
+    assert phrases["phrase"].to_list() == ["Milling wheat into flour"]
+
+
+def test_activity_phrases(tmp_path: Path) -> None:
+    source = small_source()
+    source.cross_references += [
+        ("311210", "Establishments primarily engaged in growing (i.e., sowing) wheat are classified in 111120."),
+        ("332", "Milling, when it is done abroad, is classified in Industry 311210 or Subsector 311, Food."),
+        ("332", "Anything classified in nothing--are classified elsewhere."),
+        ("332", "Growing nothing."),
+    ]
+    books = source.read(tmp_path)
+    entries = text.index_entries(books, 0.0)
+    phrases = text.activity_phrases(books, text.descriptions(books, entries), entries)
+    assert phrases.rows() == [
+        ("Growing wheat", "111120", "111110"),
+        ("Milling wheat into flour", "311210", "111120"),
+        ("growing (i.e., sowing) wheat", "111120", "311210"),
+        ("Milling, when it is done abroad", "311210", "332"),
+        ("Milling, when it is done abroad", "311", "332"),
+    ]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", max_codepoint=0x2FFF), max_size=20), max_size=5))
+def test_both_ways_to_normalise_agree(texts: list[str]) -> None:
+    frame = pl.DataFrame({"entry": texts}, schema={"entry": pl.String})
+    assert frame.select(text.normalised("entry")).to_series().to_list() == [text.normalise(each) for each in texts]
+
+
+def test_normalise() -> None:
+    assert text.normalise("  Soy-bean  FARMING (field), ") == "soy bean farming field"
+
+
+def test_descriptions_of_naics_2022(real_descriptions: pl.DataFrame) -> None:
+    frame = real_descriptions
+    assert frame.schema == {
+        "index": pl.UInt16,
+        "level": pl.UInt8,
+        "code": pl.String,
+        "title": pl.String,
+        "description": pl.String,
+        "description_from": pl.String,
+        "examples": pl.String,
+        "excluded": pl.String,
+        "excluded_codes": pl.List(pl.String),
+    }
+    assert frame["index"].to_list() == list(range(2_125))
+    assert frame["code"].to_list() == sorted(frame["code"])
+    assert dict(frame["level"].value_counts().rows()) == {2: 20, 3: 96, 4: 308, 5: 689, 6: 1_012}
+    required = frame.select("title", "description", "description_from", "excluded_codes")
+    assert required.null_count().row(0) == (0, 0, 0, 0)
+    assert frame["title"].str.contains(r"^\S.*[^T\s]$|GT$|^T").all()
+    for column in ("title", "description", "examples", "excluded"):
+        assert not frame[column].str.contains(r"\s\s|^\s|\s$|[\r\n]|</?[a-z]").any()
+    leftovers = "NULL|The Sector as a Whole|Cross-References|Illustrative Examples|See industry description"
+    assert not frame["description"].str.contains(leftovers).any()
+    assert frame["description"].str.len_chars().min() > 30  # type: ignore[operator]
+
+
+def test_borrowed_descriptions_of_naics_2022(real_descriptions: pl.DataFrame) -> None:
+    borrowed = real_descriptions.filter(pl.col("code") != pl.col("description_from"))
+    assert dict(borrowed["level"].value_counts().rows()) == {4: 154, 5: 522}
+    assert borrowed.filter(pl.col("level") == 5)["description"].str.contains("This NAICS industry ").sum() > 500
+    assert borrowed.filter(pl.col("level") == 4)["description"].str.contains("This industry group ").sum() > 145
+    soybeans = row(real_descriptions, "11111")
+    assert soybeans["description_from"] == "111110"
+
+
+def test_exclusions_of_naics_2022(real_descriptions: pl.DataFrame) -> None:
+    shallow = real_descriptions.filter(pl.col("level") <= 3)
+    assert shallow["excluded"].count() == 22
+    cited = real_descriptions.select("code", "excluded_codes").explode("excluded_codes").drop_nulls()
+    assert cited.height == 4_587
+    assert cited.unique().height == 4_587
+    assert cited.filter(pl.col("code") == pl.col("excluded_codes")).is_empty()
+    assert cited["excluded_codes"].is_in(real_descriptions["code"].implode()).all()
+
+
+def test_examples_of_naics_2022(
+    real_books: Workbooks, real_entries: pl.DataFrame, real_descriptions: pl.DataFrame
+) -> None:
+    assert real_entries.height == 20_373
+    assert real_entries["code"].n_unique() == 1_010
+    assert 0.19 < (real_entries["split"] == "held_out").mean() < 0.21  # type: ignore[operator]
+    paragraphs = real_books.descriptions.filter(pl.col("description").str.contains("Illustrative Examples:"))
+    assert paragraphs.height == 381
+    with_examples = text.descriptions(real_books, text.index_entries(real_books, 0.0)).filter(
+        pl.col("examples").is_not_null()
+    )
+    assert set(with_examples["code"]) == set(real_entries["code"]) | set(paragraphs["code"])
+    assert row(real_descriptions, "111110")["examples"] == "Soybean farming, field and seed production"
+
+
+def test_no_held_out_entry_is_in_a_text_of_naics_2022(
+    real_books: Workbooks, real_entries: pl.DataFrame, real_descriptions: pl.DataFrame
+) -> None:
+    held_out = {text.normalise(entry) for entry in real_entries.filter(pl.col("split") == "held_out")["entry"]}
+    assert len(held_out) > 4_000
+    items = [item for cell in real_descriptions["examples"].drop_nulls() for item in cell.split("; ")]
+    assert len(items) > 16_000
+    assert not held_out & {text.normalise(item) for item in items}
+    statements = [each for cell in real_descriptions["excluded"].drop_nulls() for each in re.split(r"(?<=\.) ", cell)]
+    activities = {text.normalise(re.split(r"--are classified| are classified", each)[0]) for each in statements}
+    assert not held_out & activities
+    phrases = text.activity_phrases(real_books, real_descriptions, real_entries)
+    assert not held_out & {text.normalise(phrase) for phrase in phrases["phrase"]}
+
+
+def test_activity_phrases_of_naics_2022(
+    real_books: Workbooks, real_entries: pl.DataFrame, real_descriptions: pl.DataFrame, real_tree: Tree
+) -> None:
+    phrases = text.activity_phrases(real_books, real_descriptions, real_entries)
+    assert phrases.columns == ["phrase", "code", "under"]
+    assert ("Growing soybeans", "111110", "111120") in phrases.rows()
+    assert 4_400 < phrases.height < 4_600
+    assert len(real_tree.position(phrases["code"])) == len(real_tree.position(phrases["under"])) == phrases.height
+    assert not phrases["phrase"].str.contains("classified").any()
