@@ -61,7 +61,7 @@ class ParquetFrames(dg.ConfigurableIOManager):
         if not self.store.exists(name):
             raise NaicsError(
                 f"{self.store.root}/{name} does not exist. Materialize it first: "
-                f"dagster asset materialize --select '+{name.removesuffix('.parquet')}'"
+                f"dagster asset materialize --select '*{name.removesuffix('.parquet')}'"
             )
         return pl.read_parquet(self.store.local(name))
 
