@@ -142,7 +142,7 @@ def test_a_directory_without_triplets_is_named(tmp_path: Path) -> None:
         triplets.connect(tmp_path)
 
 
-def in_python(script: str, directory: Path, **options: object) -> subprocess.Popen:
+def in_python(script: str, directory: Path) -> subprocess.Popen[str]:
     """Runs a script in which `write(codes)` writes the triplets of a taxonomy into the directory."""
     head = (
         "import sys; from pathlib import Path; import polars as pl\n"
@@ -151,7 +151,7 @@ def in_python(script: str, directory: Path, **options: object) -> subprocess.Pop
     )
     command = [sys.executable, "-c", head + script]
     root = Path(__file__).parents[2]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root, **options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root)
 
 
 def test_a_kill_in_the_middle_leaves_the_last_good_table(tmp_path: Path) -> None:
