@@ -35,7 +35,7 @@ class Tokens(Section):
 
 class Lora(Section):
     rank: int = Field(8, ge=1)
-    alpha: float = Field(16, gt=0)
+    alpha: int = Field(16, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
 
 

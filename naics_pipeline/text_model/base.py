@@ -57,7 +57,8 @@ def _check_weights(path: Path, expected: str, name: str) -> None:
     if found != expected:
         raise ModelError(
             f"model.base: the weights of '{name}' do not match their hash. {path} has sha256 {found}, expected "
-            f"{expected}. Remove the damaged copy and fetch it again, or set model.base_sha256 if you changed it on purpose."
+            f"{expected}. Remove the damaged copy and fetch it again; if the change "
+            "is meant, set model.base_sha256."
         )
 
 

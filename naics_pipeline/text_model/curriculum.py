@@ -1,0 +1,112 @@
+"""The curriculum: a file is a stage, a stage says which pairs and negatives are drawn, for how long and how fast."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from naics_pipeline.errors import SettingsError
+from naics_pipeline.settings import Section
+
+EASIEST, HARDEST = 1, 8
+
+# A single level or bucket may stand without brackets.
+Several = BeforeValidator(lambda value: value if isinstance(value, list | tuple) else [value])
+Level = Annotated[int, Field(ge=2, le=6)]
+Bucket = Annotated[int, Field(ge=EASIEST, le=HARDEST)]
+
+
+class Stage(Section):
+    """One stage, as its file in the curriculum directory gives it."""
+
+    name: str
+    after: str | None = Field(
+        None, description="the stage whose checkpoint this one starts from; null: the file before"
+    )
+    positive_levels: Annotated[tuple[Level, ...], Several] = Field(min_length=1)
+    positive_distance_min: float | None = Field(None, ge=0)
+    positive_distance_max: float | None = Field(None, gt=0)
+    positive_relations: tuple[str, ...] | None = Field(None, description="names of relations; null: all")
+    max_positives: int | None = Field(None, ge=1, description="per anchor and epoch; null: all")
+    difficulty_buckets: Annotated[tuple[Bucket, ...], Several] = Field(min_length=1)
+    bucket_percentages: dict[Bucket, Annotated[float, Field(ge=0, le=1)]]
+    k_negatives: int = Field(16, ge=1)
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Stage":
+        strangers = sorted(set(self.bucket_percentages) - set(self.difficulty_buckets))
+        if strangers:
+            raise ValueError(f"bucket_percentages names bucket {strangers[0]}, which is not in difficulty_buckets")
+        total = sum(self.bucket_percentages.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"bucket_percentages sum to {total:g}, not to 1")
+        low, high = self.positive_distance_min, self.positive_distance_max
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"positive_distance_min {low} is above positive_distance_max {high}")
+        return self
+
+    @property
+    def quotas(self) -> dict[int, int]:
+        """How many of the K negatives each bucket should give, easiest first; remainders go to the hardest."""
+        buckets = sorted(bucket for bucket, share in self.bucket_percentages.items() if share > 0)
+        quotas = {bucket: int(self.bucket_percentages[bucket] * self.k_negatives + 1e-9) for bucket in buckets}
+        missing = self.k_negatives - sum(quotas.values())
+        for position in range(missing):
+            quotas[buckets[-1 - position % len(buckets)]] += 1
+        return quotas
+
+
+def load_curriculum(directory: Path) -> list[Stage]:
+    """The stages of a directory of YAML files, in the order in which they are trained.
+
+    Raises:
+        SettingsError: no file, an unknown or impossible key, or an `after` that leads nowhere; names file and key.
+    """
+    paths = sorted(directory.glob("*.yaml"))
+    if not paths:
+        raise SettingsError(f"curriculum: {directory} holds no stage file (*.yaml).")
+    stages: dict[str, Stage] = {}
+    previous = None
+    for path in paths:
+        stage = _load_stage(path, previous)
+        if not stage.name.isidentifier() and not stage.name.replace("-", "_")[0].isdigit():
+            raise SettingsError(f"{path}: '{stage.name}' cannot name an asset; use letters, digits and underscores.")
+        stages[stage.name] = stage
+        previous = stage.name
+    return _in_order(stages, directory)
+
+
+def _load_stage(path: Path, previous: str | None) -> Stage:
+    try:
+        values: Any = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a YAML file ({error}).") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: a stage file is a mapping of keys, such as epochs: 3.")
+    try:
+        return Stage(**{"after": previous, **values, "name": path.stem})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if part != "function-after")
+        known = ", ".join(name for name in Stage.model_fields if name != "name")
+        reason = f"unknown key; known are {known}" if first["type"] == "extra_forbidden" else first["msg"]
+        raise SettingsError(f"{path}: {key + ': ' if key else ''}{reason.removeprefix('Value error, ')}.") from error
+
+
+def _in_order(stages: dict[str, Stage], directory: Path) -> list[Stage]:
+    ordered: list[Stage] = []
+    waiting = dict(stages)
+    while waiting:
+        ready = [s for s in waiting.values() if s.after is None or s.after in {done.name for done in ordered}]
+        if not ready:
+            stage = next(iter(waiting.values()))
+            raise SettingsError(
+                f"{directory / stage.name}.yaml: after: '{stage.after}' is not an earlier stage; "
+                f"stages are {', '.join(stages)}."
+            )
+        ordered.append(ready[0])
+        del waiting[ready[0].name]
+    return ordered

@@ -1,0 +1,284 @@
+"""The text model and its training step, as a Lightning module."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from naics_pipeline.errors import TrainingError
+from naics_pipeline.settings import Settings
+from naics_pipeline.text_model.curriculum import Stage
+from naics_pipeline.text_model.data import Batch, TrainingInputs
+from naics_pipeline.text_model.encoder import ChannelEncoder
+from naics_pipeline.text_model.fusion import Fusion, drop_channels
+from naics_pipeline.text_model.losses.balance import balance_loss
+from naics_pipeline.text_model.losses.contrastive import contrastive_loss, norm_adaptive_margin
+from naics_pipeline.text_model.losses.hierarchy import hierarchy_loss
+from naics_pipeline.text_model.losses.query import query_loss, query_targets, rank_of_truth
+from naics_pipeline.text_model.losses.radius import level_radius, radius_loss
+from naics_pipeline.text_model.tokens import CHANNELS, Ragged
+
+logger = logging.getLogger(__name__)
+
+# Free text is read as a title: a short phrase that says what is done.
+QUERY_CHANNEL = "title"
+
+# (N, N) distances between all codes to named metrics; the evaluation lies above this package.
+Metrics = Callable[[np.ndarray], dict[str, float]]
+
+
+class TextModel(nn.Module):
+    """Four channel texts to a point: encoder and fusion, with the learned scalars of the objective."""
+
+    def __init__(self, base: Path, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder = ChannelEncoder(base, settings.model)
+        self.fusion = Fusion(self.encoder.width, settings.model)
+        learned = settings.objective.learn_temperature
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.log_temperature = nn.Parameter(torch.tensor(settings.objective.temperature).log(), requires_grad=learned)
+        self.log_query_temperature = nn.Parameter(
+            torch.tensor(settings.objective.query_temperature).log(), requires_grad=learned
+        )
+
+    def channel_vectors(self, channels: dict[str, Ragged], rows: np.ndarray) -> Tensor:
+        """(n, 4, width) vectors of chosen codes; zeros for absent channels."""
+        device = self.log_scale.device
+        columns = []
+        for name in CHANNELS:
+            column = torch.zeros(len(rows), self.encoder.width, device=device)
+            there = np.flatnonzero(channels[name].lengths[rows])
+            if len(there):
+                vectors = self.encoder.encode(
+                    name, channels[name], rows[there], self.settings.training.tokens_per_group
+                )
+                column = column.index_copy(0, torch.from_numpy(there).to(device), vectors)
+            columns.append(column)
+        return torch.stack(columns, dim=1)
+
+    def query_points(self, queries: Ragged, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Points (n, ·) of free text, of which one channel is known, and the gate's probabilities."""
+        vectors = self.encoder.encode(QUERY_CHANNEL, queries, rows, self.settings.training.tokens_per_group)
+        position = CHANNELS.index(QUERY_CHANNEL)
+        channels = vectors.new_zeros(len(rows), len(CHANNELS), self.encoder.width)
+        channels[:, position] = vectors
+        present = torch.zeros(len(rows), len(CHANNELS), dtype=torch.bool, device=vectors.device)
+        present[:, position] = True
+        points, probabilities = self.fusion(channels, present)
+        return points, probabilities
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The state without the frozen base, which the checkpoint names instead of holding it."""
+        return {name: value for name, value in self.state_dict().items() if ".encoder." not in name or "lora_" in name}
+
+
+class StageModule(pl.LightningModule):
+    """Trains a text model on one stage.
+
+    A term that looks at codes beyond the batch reads the code table: the channel vectors of all N codes from their
+    last encoding, with the rows of the batch's codes replaced by live ones. The fusion runs on all N each step, so its
+    points are never stale; only what the adapters changed since a code's last turn is.
+    """
+
+    # The frozen base is not in the checkpoint.
+    strict_loading = False
+
+    tree_distance: Tensor
+    distance: Tensor
+    level: Tensor
+    present: Tensor
+    leaves: Tensor
+    query_code: Tensor
+    query_under: Tensor
+    table: Tensor
+
+    def __init__(
+        self,
+        model: TextModel,
+        inputs: TrainingInputs,
+        stage: Stage,
+        steps: int,
+        validation: Batch,
+        metrics: Metrics,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.inputs, self.stage = model, inputs, stage
+        self.settings, self.steps, self.seed = model.settings, steps, seed
+        self.validation, self.metrics = validation, metrics
+        self.last_good: str | None = None
+        tree = inputs.tree
+        leaves = np.flatnonzero(tree.level == tree.level.max())
+        self._constant("tree_distance", torch.from_numpy(tree.tree_distance().astype(np.float32)))
+        self._constant("level", torch.from_numpy(tree.level.astype(np.int64)))
+        self._constant("present", torch.from_numpy(inputs.present))
+        self._constant("leaves", torch.from_numpy(leaves))
+        self._constant("query_code", torch.from_numpy(inputs.query_code))
+        self._constant("query_under", torch.from_numpy(inputs.query_under))
+        self._constant("distance", torch.from_numpy(tree.distance()))
+        self._constant("table", torch.zeros(len(tree), len(CHANNELS), model.encoder.width))
+        self._table_is_fresh = False
+
+    def _constant(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value, persistent=False)
+
+    # The loss
+
+    def losses(self, batch: Batch, points: Tensor, probabilities: list[Tensor | None]) -> dict[str, Tensor]:
+        """Every term of the objective with a weight above 0, unweighted, from the points (N, ·) of all codes."""
+        weights = self.settings.objective
+        scale = self.model.log_scale.exp()
+        terms: dict[str, Tensor] = {}
+        if weights.contrastive and len(batch["anchor"]):
+            terms["contrastive"] = self._contrastive(batch, points)
+        if weights.query and len(batch["query"]):
+            query, gate = self.model.query_points(self.inputs.queries, batch["query"].cpu().numpy())
+            probabilities.append(gate)
+            terms["query"] = self._query(batch["query"], query, points)
+        if weights.hierarchy and len(batch["codes"]):
+            distances = self.model.fusion.distances(points[batch["codes"]], points)
+            terms["hierarchy"] = hierarchy_loss(distances, self.tree_distance[batch["codes"]], scale)
+        if weights.radius:
+            terms["radius"] = radius_loss(self.model.fusion.radii(points), self.level, scale)
+        gates = [gate for gate in probabilities if gate is not None]
+        if weights.balance and gates:
+            terms["balance"] = balance_loss(torch.cat(gates), self.settings.model.top_k)
+        return terms
+
+    def _contrastive(self, batch: Batch, points: Tensor) -> Tensor:
+        weights, fusion = self.settings.objective, self.model.fusion
+        anchor, positive, negative = batch["anchor"], batch["positive"], batch["negative"]
+        margin = norm_adaptive_margin(fusion.radii(points[anchor]), weights.margin).unsqueeze(-1)
+        codes = torch.cat([positive, batch["codes"]])
+        to_codes = fusion.distances(points[anchor], points[codes])
+        to_positive = to_codes[:, : len(positive)].diagonal()
+        column = torch.searchsorted(batch["codes"], negative) + len(positive)
+        to_negative = to_codes.gather(1, column) - margin
+        if weights.in_batch_negatives:
+            farther = self.distance[anchor][:, batch["codes"]] > self.distance[anchor, positive].unsqueeze(-1)
+            others = (to_codes[:, len(positive) :] - margin).masked_fill(~farther, math.inf)
+            # The K drawn ones are among the batch's codes already.
+            to_negative = others
+        temperature = self.model.log_temperature.exp()
+        return contrastive_loss(to_positive, to_negative, temperature, weights.contrastive_loss)
+
+    def _query(self, rows: Tensor, query: Tensor, points: Tensor) -> Tensor:
+        weights = self.settings.objective
+        distances = self.model.fusion.distances(query, points[self.leaves])
+        tree_distance = self.tree_distance[self.query_code[rows]][:, self.leaves]
+        under = self.query_under[rows]
+        depth_below = self.level[self.leaves] - self.level[under].unsqueeze(-1)
+        confusing = (self.tree_distance[under][:, self.leaves] == depth_below) & (under >= 0).unsqueeze(-1)
+        confusing &= tree_distance > tree_distance.min(dim=1, keepdim=True).values
+        return query_loss(
+            distances,
+            query_targets(tree_distance, weights.query_smoothing),
+            self.model.log_query_temperature.exp(),
+            confusing,
+            weights.query_margin,
+        )
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([getattr(self.settings.objective, name) * term for name, term in terms.items()]).sum()
+
+    # Training
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        live = batch["live"]
+        vectors = self.model.channel_vectors(self.inputs.channels, live.cpu().numpy())
+        table = self.table.index_copy(0, live, vectors)
+        self.table[live] = vectors.detach()
+        present = drop_channels(self.present, self.settings.model.channel_dropout)
+        points, gate = self.model.fusion(table, present)
+        terms = self.losses(batch, points, [gate])
+        loss = self._total(terms)
+        self._refuse_non_finite(loss, terms, batch)
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def _refuse_non_finite(self, loss: Tensor, terms: dict[str, Tensor], batch: Batch) -> None:
+        if bool(torch.isfinite(loss)):
+            return
+        bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
+        codes = self.inputs.tree.codes[batch["anchor"].cpu().numpy()]
+        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        raise TrainingError(
+            f"stage {self.stage.name}, epoch {self.current_epoch}: the loss is {float(loss)} (terms: {', '.join(bad)}) "
+            f"at learning rate {rate:.3g}, on the batch of anchors {', '.join(codes[:20])}. Last good checkpoint: "
+            f"{self.last_good or 'none yet'}. Lower learning_rate in the stage's file, or raise temperature."
+        )
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout of an epoch depends on nothing but seed and epoch, so that a resumed run repeats it.
+        torch.manual_seed(self.seed * 10_007 + self.current_epoch)
+        if not self._table_is_fresh:
+            self._refresh_table()
+        self._table_is_fresh = False
+        self.model.train()
+
+    @torch.no_grad()
+    def _refresh_table(self) -> None:
+        self.model.eval()
+        self.table.copy_(self.model.channel_vectors(self.inputs.channels, np.arange(len(self.inputs.tree))))
+        self._table_is_fresh = True
+
+    # Validation
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._refresh_table()
+        points, gate = self.model.fusion(self.table, self.present)
+        terms = self.losses(batch, points, [gate])
+        values = {f"val/{name}": float(value) for name, value in terms.items()}
+        values["val/loss"] = float(self._total(terms))
+        values |= self._query_hits(batch["query"], points)
+        exact = points.double()
+        values |= self.metrics(self.model.fusion.distances(exact, exact).cpu().numpy())
+        radii = level_radius(self.model.fusion.radii(points), self.level)
+        values |= {f"radius/level_{level}": radius for level, radius in radii.items()}
+        values["scale"] = float(self.model.log_scale.exp())
+        values["curvature"] = float(self.model.fusion.curvature)
+        self.log_dict(values, batch_size=1)
+
+    def _query_hits(self, rows: Tensor, points: Tensor) -> dict[str, float]:
+        leaf = self.level[self.query_code[rows]] == self.level[self.leaves[0]]
+        rows = rows[leaf]
+        if not len(rows):
+            return {}
+        query, _ = self.model.query_points(self.inputs.queries, rows.cpu().numpy())
+        distances = self.model.fusion.distances(query, points[self.leaves])
+        rank = rank_of_truth(distances, torch.searchsorted(self.leaves, self.query_code[rows]))
+        return {"val/query_top1": float((rank < 1).float().mean()), "val/query_top5": float((rank < 5).float().mean())}
+
+    # Optimisation and checkpoints
+
+    def configure_optimizers(self) -> Any:
+        rate, adapters = self.stage.learning_rate, self.settings.training.adapter_rate
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for name, p in named if "lora_" in name], "lr": rate * adapters},
+            {"params": [p for name, p in named if "lora_" not in name and p.ndim > 1], "lr": rate},
+            {"params": [p for name, p in named if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.training.weight_decay)
+        warmup = max(1, round(self.settings.training.warmup_fraction * self.steps))
+
+        def schedule(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, self.steps - warmup))))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {f"model.{name}": value for name, value in self.model.trained_state().items()}
+        checkpoint["settings"] = self.settings.model_dump(mode="json")
+        checkpoint["stage"] = self.stage.name
