@@ -189,16 +189,17 @@ def _pair_metrics(distances: np.ndarray, tree: Tree) -> dict[str, float]:
     same = tree.sector[first] == tree.sector[second]
     rank = rankdata(d)
     metrics = {
-        "cophenetic_correlation": _pearson(d, t),
-        "cophenetic_correlation_within_sector": _pearson(d[same], t[same]),
-        "spearman_correlation": _pearson(rank, rankdata(t)),
-        "spearman_correlation_within_sector": _pearson(rankdata(d[same]), rankdata(t[same])),
+        "cophenetic_correlation": pearson(d, t),
+        "cophenetic_correlation_within_sector": pearson(d[same], t[same]),
+        "spearman_correlation": pearson(rank, rankdata(t)),
+        "spearman_correlation_within_sector": pearson(rankdata(d[same]), rankdata(t[same])),
         "sector_auc": _auc(rank, ~same),
     }
     return metrics | _distortion(d, t) | {"collapse": _collapsed(d)}
 
 
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
+    """Correlation of two vectors, NaN where either is constant."""
     if x.size < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     x, y = x - x.mean(), y - y.mean()
