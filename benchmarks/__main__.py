@@ -1,0 +1,21 @@
+"""Runs every module of this package that has ROWS and prints a table for each; names of modules may be given."""
+
+import importlib
+import pkgutil
+import sys
+
+import benchmarks
+from benchmarks.measure import table
+
+
+def main(wanted: list[str]) -> None:
+    for module in pkgutil.iter_modules(benchmarks.__path__):
+        if module.name.startswith("__") or (wanted and module.name not in wanted):
+            continue
+        rows = getattr(importlib.import_module(f"benchmarks.{module.name}"), "ROWS", None)
+        if rows:
+            print(table(module.name, rows), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,90 @@
+"""Time, peak memory and size of a piece of work, each in a process of its own."""
+
+import importlib
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+Work = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        what: the work in words.
+        ours, naive: names of functions of the same module that take a directory and give the work to be measured, so
+            that what is loaded first is not timed. Files in the directory are the size on disk. They give (work, share)
+            where the work is only a share of the whole; time and size are then scaled up.
+    """
+
+    what: str
+    ours: str
+    naive: str | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    seconds: float
+    peak_mb: float
+    disk_mb: float
+    share: float
+
+    def cells(self) -> list[str]:
+        about = "" if self.share == 1 else "~ "
+        disk = f"{about}{self.disk_mb / self.share:.3g}" if self.disk_mb else "–"
+        memory = f"{self.peak_mb:.0f}" + ("" if self.share == 1 else f" (for {self.share:.1%})")
+        return [f"{about}{self.seconds / self.share:.3g}", memory, disk]
+
+
+def table(module: str, rows: list[Row]) -> str:
+    """Measures all rows and gives them as a Markdown table."""
+    head = ["what", "s", "peak MB", "disk MB", "naive: s", "peak MB", "disk MB", "times faster", "times smaller"]
+    lines = [f"### {module} ({platform.processor() or platform.machine()}, Python {platform.python_version()})", ""]
+    lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for row in rows:
+        ours = measure(module, row.ours)
+        naive = measure(module, row.naive) if row.naive else None
+        cells = [row.what, *ours.cells(), *(naive.cells() if naive else ["–"] * 3)]
+        faster = f"{naive.seconds / naive.share / ours.seconds:.3g}" if naive else "–"
+        smaller = f"{naive.disk_mb / naive.share / ours.disk_mb:.3g}" if naive and ours.disk_mb else "–"
+        lines.append("| " + " | ".join([*cells, faster, smaller]) + " |")
+    return "\n".join([*lines, ""])
+
+
+def measure(module: str, function: str) -> Cost:
+    """The cost of one function's work in a fresh process, imports and loading not timed but in the memory."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "benchmarks.measure", module, function, directory]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return Cost(**json.loads(output.splitlines()[-1]))
+
+
+def _run(module: str, function: str, directory: Path) -> None:
+    prepared = getattr(importlib.import_module(f"benchmarks.{module}"), function)(directory)
+    work, share = prepared if isinstance(prepared, tuple) else (prepared, 1.0)
+    start = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - start
+    disk_mb = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) / 1e6
+    print(json.dumps({"seconds": seconds, "peak_mb": _peak_mb(), "disk_mb": disk_mb, "share": share}))
+
+
+def _peak_mb() -> float:
+    """Highest resident memory of this process, which getrusage would mix with that of the process that started it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if not found:
+        raise RuntimeError("/proc/self/status has no VmHWM: peak memory is measured on Linux only")
+    return int(found[1]) / 1e3
+
+
+if __name__ == "__main__":
+    _run(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
