@@ -73,7 +73,7 @@ class Objective(Section):
     query_temperature: float = Field(0.3, gt=0)
     learn_temperature: bool = Field(False, description="both temperatures start from their values and are learned")
     margin: float = Field(0.5, ge=0, description="norm-adaptive margin: this times sech(radius of the anchor)")
-    in_batch_negatives: bool = Field(False, description="codes of the batch farther than the positive join the negatives")
+    in_batch_negatives: bool = Field(False, description="codes of the batch beyond the positive join in")
     query_smoothing: float = Field(0.1, ge=0, lt=1, description="share of a query's target given to relatives")
     query_margin: float = Field(0.5, ge=0, description="how much nearer a code that Census warns of is made to look")
 
