@@ -1,5 +1,6 @@
 """The curriculum: a file is a stage, a stage says which pairs and negatives are drawn, for how long and how fast."""
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +73,7 @@ def load_curriculum(directory: Path) -> list[Stage]:
     previous = None
     for path in paths:
         stage = _load_stage(path, previous)
-        if not stage.name.isidentifier() and not stage.name.replace("-", "_")[0].isdigit():
+        if not f"stage_{stage.name}".isidentifier():
             raise SettingsError(f"{path}: '{stage.name}' cannot name an asset; use letters, digits and underscores.")
         stages[stage.name] = stage
         previous = stage.name
@@ -86,14 +87,20 @@ def _load_stage(path: Path, previous: str | None) -> Stage:
         raise SettingsError(f"{path}: not a YAML file ({error}).") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: a stage file is a mapping of keys, such as epochs: 3.")
+    known = [name for name in Stage.model_fields if name != "name"]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}."
+            raise SettingsError(f"{path}: unknown key '{key}'; {hint}")
     try:
         return Stage(**{"after": previous, **values, "name": path.stem})
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part != "function-after")
-        known = ", ".join(name for name in Stage.model_fields if name != "name")
-        reason = f"unknown key; known are {known}" if first["type"] == "extra_forbidden" else first["msg"]
-        raise SettingsError(f"{path}: {key + ': ' if key else ''}{reason.removeprefix('Value error, ')}.") from error
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"{path}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}."
+        ) from error
 
 
 def _in_order(stages: dict[str, Stage], directory: Path) -> list[Stage]:
