@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from naics_pipeline.config import Config
+from naics_pipeline.errors import ModelError
 from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import text
 from naics_pipeline.taxonomy.tree import UNRELATED, UNRELATED_DISTANCE, parent_of, sector_of
@@ -17,6 +18,7 @@ CODES_BY_LEVEL = {
     2022: {2: 20, 3: 96, 4: 308, 5: 689, 6: 1012},
 }
 QUADRUPLES = 100_000
+LARGEST_VIOLATION = 1e-6
 
 
 def _spec(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
@@ -173,3 +175,55 @@ def triplet_count(distances: pl.DataFrame) -> int:
     farther = counts[:, ::-1].cumsum(axis=1)[:, ::-1] - counts
     positive = (values > 0) & (values < UNRELATED_DISTANCE)
     return int((counts * farther)[:, positive].sum())
+
+
+@dg.multi_asset_check(
+    specs=[_spec("text_embeddings", "sound_points", "One finite point per code, on the hyperboloid.")]
+)
+def text_embeddings_checks(store: dg.ResourceParam[Store]) -> Iterable[dg.AssetCheckResult]:
+    """Points of the text model."""
+    yield sound_points(store, "text_embeddings")
+
+
+@dg.multi_asset_check(
+    specs=[
+        _spec("refined_embeddings", "sound_points", "One finite point per code, on the hyperboloid."),
+        _spec("refined_embeddings", "gate", "Refinement loses nothing that the text model had, and gains parents."),
+    ]
+)
+def refined_embeddings_checks(store: dg.ResourceParam[Store]) -> Iterable[dg.AssetCheckResult]:
+    """Refined points: what fails is kept for inspection, and nothing downstream is built from it."""
+    from naics_pipeline.evaluation.compare import gate
+    from naics_pipeline.evaluation.structure import evaluate_embeddings
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    yield sound_points(store, "refined_embeddings")
+    before, after = (
+        evaluate_embeddings(read_embeddings(store.local(f"{name}.parquet")))
+        for name in ("text_embeddings", "refined_embeddings")
+    )
+    rules = gate(before, after)
+    said: dict[str, Any] = {
+        rule.metric: f"{rule.before:.4f} to {rule.after:.4f}, at least {rule.minimum:+.4f}" for rule in rules
+    }
+    yield _result("refined_embeddings", "gate", all(rule.passed for rule in rules), **said)
+
+
+def sound_points(store: Store, asset: str) -> dg.AssetCheckResult:
+    """Whether a file of embeddings can be trusted."""
+    import torch
+
+    from naics_pipeline.geometry import lorentz
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    try:
+        embeddings = read_embeddings(store.local(f"{asset}.parquet"))
+    except ModelError as error:
+        return _result(asset, "sound_points", False, problem=str(error))
+    codes = _frame(store, "descriptions")["code"].to_list()
+    violation = 0.0
+    if embeddings.geometry == "lorentz":
+        points = torch.from_numpy(embeddings.points)
+        violation = float(lorentz.violation(points, curvature=embeddings.curvature).max())
+    passed = embeddings.codes.tolist() == codes and violation < LARGEST_VIOLATION
+    return _result(asset, "sound_points", passed, codes=len(codes), manifold_violation=violation)

@@ -3,7 +3,16 @@
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import OWNERS, columns, content_version, data_version, logger, place, rows, version
+from naics_pipeline.assets.common import (
+    OWNERS,
+    columns,
+    content_version,
+    data_version,
+    logger,
+    place,
+    rows,
+    version,
+)
 from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
 
@@ -34,7 +43,11 @@ def triplets(distances: pl.DataFrame, relations: pl.DataFrame, store: dg.Resourc
     total = int(table["triplets"].sum())
     logger.info("%s triplets", f"{total:,}")
     return dg.MaterializeResult(
-        metadata={"dagster/row_count": total, "hardness": rows(table), **place(store, "triplets")},
+        metadata={
+            "dagster/row_count": total,
+            "hardness": rows(table),
+            **place(store, "triplets"),
+        },
         data_version=data_version(content_version(distances).value, content_version(relations).value),
     )
 

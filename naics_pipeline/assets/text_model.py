@@ -1,0 +1,155 @@
+"""The text model: one asset per stage of the curriculum, and the embeddings that the last one gives."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from naics_pipeline.assets.common import OWNERS, columns, data_version, defined_conf, logger, picture, place, version
+from naics_pipeline.config import Config
+from naics_pipeline.errors import SettingsError
+from naics_pipeline.resources import Tracking
+from naics_pipeline.storage import Store, fingerprint, replacing
+from naics_pipeline.text_model.curriculum import Stage, load_curriculum
+
+STAGES = load_curriculum(Path(defined_conf().settings.curriculum))
+CURVES = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation", "parent_retrieval@1")
+READ_BY_TRAINING = ("seed", "taxonomy", "tokens", "model", "objective", "training")
+EMBEDDING_COLUMNS = columns(
+    index=("u16", "rank of the code in string order"),
+    level=("u8", "number of digits, 2 to 6"),
+    code=("string", "NAICS code"),
+    point=("array[f64]", "point of the hyperboloid, time coordinate first; curvature in the file's metadata"),
+)
+
+
+def stage_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset that trains one stage, from the checkpoint of the stage before."""
+
+    @dg.asset(
+        name=f"stage_{stage.name}",
+        description=(
+            f"One checkpoint: the text model after stage {stage.name} of the curriculum.\n\n"
+            f"Positives of levels {', '.join(map(str, stage.positive_levels))}, {stage.k_negatives} negatives each, "
+            f"{stage.epochs} epochs. A run that was killed goes on from its last finished epoch."
+        ),
+        group_name="text_model",
+        kinds={"pytorch", "mlflow"},
+        owners=OWNERS,
+        code_version=f"{version(1, *READ_BY_TRAINING)}.{fingerprint(stage.model_dump(mode='json'))}",
+        deps=["triplets", "token_cache", *([f"stage_{stage.after}"] if stage.after else [])],
+        pool="gpu",
+    )
+    def train(
+        context: dg.AssetExecutionContext,
+        conf: dg.ResourceParam[Config],
+        store: dg.ResourceParam[Store],
+        tracking: Tracking,
+        descriptions: pl.DataFrame,
+        index_entries: pl.DataFrame,
+        activity_phrases: pl.DataFrame,
+    ) -> dg.MaterializeResult:
+        from naics_pipeline.evaluation.plots import training_curves
+        from naics_pipeline.text_model.training import read_stage, train_stage
+
+        refuse_other_curriculum(conf)
+        name = f"stages/{stage.name}"
+        params = conf.flat() | {f"stage.{key}": value for key, value in stage.model_dump().items()}
+        with tracking.start_run(context, params, stage=stage.name) as run:
+            result = train_stage(
+                stage,
+                conf.settings,
+                descriptions=descriptions,
+                index_entries=index_entries,
+                phrases=activity_phrases,
+                token_cache=store.local("token_cache"),
+                hidden_cache=store.path("hidden_states"),
+                directory=store.path(name),
+                start_from=store.local(f"stages/{stage.after}") if stage.after else None,
+                metrics=structure_of(descriptions, conf),
+                on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
+            )
+            write_json(store.path(f"{name}/history.json"), result.history)
+            curves = training_curves({stage.name: result.history}, CURVES)
+            run.log_bytes(curves, "plots/training_curves.png")
+        store.publish(name)
+        return dg.MaterializeResult(
+            metadata={**result.metrics, "training_curves": picture(curves), **place(store, name)},
+            data_version=dg.DataVersion(read_stage(store.path(name))["key"]),
+        )
+
+    return train
+
+
+stages = [stage_asset(stage) for stage in STAGES]
+
+
+@dg.asset(
+    group_name="text_model",
+    kinds={"pytorch", "parquet"},
+    owners=OWNERS,
+    code_version=version(1),
+    deps=[f"stage_{STAGES[-1].name}", "triplets"],
+    metadata=EMBEDDING_COLUMNS,
+)
+def text_embeddings(
+    context: dg.AssetExecutionContext,
+    conf: dg.ResourceParam[Config],
+    store: dg.ResourceParam[Store],
+    descriptions: pl.DataFrame,
+) -> dg.MaterializeResult:
+    """One row per code: its point, from its texts alone, by the last stage of the curriculum."""
+    from naics_pipeline.text_model.embeddings import write_embeddings
+    from naics_pipeline.text_model.inference import TextEmbedder
+
+    name = "text_embeddings.parquet"
+    embedder = TextEmbedder.load(last_checkpoint(store), conf.settings.accelerator)
+    embeddings = embedder.embed_codes(descriptions)
+    embeddings = replace(embeddings, metadata=embeddings.metadata | {"run_id": context.run_id})
+    write_embeddings(embeddings, store.path(name))
+    store.publish(name)
+    logger.info("%s points of %d coordinates", f"{len(embeddings.codes):,}", embeddings.points.shape[1])
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(embeddings.codes),
+            "curvature": embeddings.curvature,
+            "geometry": embeddings.geometry,
+            **place(store, name),
+        },
+        data_version=data_version(embeddings.points.tobytes(), embeddings.curvature),
+    )
+
+
+def last_checkpoint(store: Store) -> Path:
+    """The best checkpoint of the last stage."""
+    return store.local(f"stages/{STAGES[-1].name}") / "best.ckpt"
+
+
+def structure_of(descriptions: pl.DataFrame, conf: Config) -> Callable[..., dict[str, float]]:
+    """The metrics that are followed from epoch to epoch."""
+    from naics_pipeline.evaluation.structure import structure_metrics
+    from naics_pipeline.taxonomy.tree import Tree
+
+    tree = Tree.from_codes(descriptions["code"].to_list())
+    return partial(structure_metrics, tree=tree, cutoffs=conf.settings.evaluation.cutoffs)
+
+
+def refuse_other_curriculum(conf: Config) -> None:
+    """Run config cannot change which stages there are: they are assets, made when the definitions load."""
+    made_from = defined_conf().settings.curriculum
+    if conf.settings.curriculum != made_from:
+        raise SettingsError(
+            f"{conf.origins['curriculum']}: curriculum = {conf.settings.curriculum} differs from {made_from}, whose "
+            "stages the assets are. Set NAICS__CURRICULUM, or the profile, before Dagster loads the definitions."
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Small results beside the outputs they belong to."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2))
