@@ -1,0 +1,65 @@
+# Everything a newcomer needs; README.md gives the plain venv and pip commands behind each target.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ENV := source conf/env.sh && export PATH="$(CURDIR)/$(BIN):$$PATH" &&
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
+
+DAGSTER_PORT ?= 3000
+MLFLOW_PORT ?= 5000
+CODE ?= 3115
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint ui mlflow bench
+
+help:
+	@echo "make demo     install, then build everything on the bundled sample: minutes on any laptop"
+	@echo "make test     install what the tests need, then run them"
+	@echo "make lint     style, types and import rules"
+	@echo "make ui       Dagster at http://127.0.0.1:$(DAGSTER_PORT)"
+	@echo "make mlflow   MLflow at http://127.0.0.1:$(MLFLOW_PORT)"
+	@echo "make bench    the figures of BENCHMARKS.md"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps: what is installed is not installed again until pyproject.toml changes.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV); the first time takes a few minutes."
+	@$(PIP) --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV), with what the tests need; the first time takes a few minutes."
+	@$(PIP) --quiet --editable '.[dev]'
+	@touch $(VENV)/installed $@
+
+# Warnings of libraries about themselves would drown the progress of the run.
+demo: $(VENV)/installed
+	@$(ENV) PYTHONWARNINGS=ignore dagster job execute --module-name $$DAGSTER_MODULE_NAME --job full_pipeline
+	@$(ENV) naics nearest $(CODE) -k 5
+	@$(ENV) data=$$(naics config data_dir) && echo && \
+		echo "Report          $$data/reports/index.html" && \
+		echo "Dagster         make ui, then http://127.0.0.1:$(DAGSTER_PORT)" && \
+		echo "MLflow          make mlflow, then http://127.0.0.1:$(MLFLOW_PORT)" && \
+		echo "Another code    $(BIN)/naics nearest 5415"
+
+test: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+ui: $(VENV)/installed
+	@$(ENV) dagster dev --host 127.0.0.1 --port $(DAGSTER_PORT)
+
+mlflow: $(VENV)/installed
+	@$(ENV) data=$$(naics config data_dir) && mkdir -p "$$data/mlflow" && \
+		mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri "sqlite:///$$data/mlflow/mlflow.db"
+
+bench: $(VENV)/installed-dev
+	@$(ENV) $(BIN)/python -m benchmarks
