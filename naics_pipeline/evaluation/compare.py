@@ -88,7 +88,8 @@ class GateRule:
 
     @property
     def passed(self) -> bool:
-        return self.change >= self.minimum
+        # A change that equals the minimum in decimals may miss it by a rounding.
+        return self.change >= self.minimum - 1e-12
 
 
 _PARENT = "parent_retrieval@1"

@@ -1,0 +1,83 @@
+"""What each metric is called, which way is better, and how to read it in one line."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower"] | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as a reader meets it.
+
+    Attributes:
+        better: the direction that counts as better; None where neither does.
+        digits: decimals shown.
+    """
+
+    name: str
+    label: str
+    reading: str
+    better: Better = "higher"
+    digits: int = 3
+
+
+MAIN_STRUCTURE = (
+    Metric("cophenetic_correlation", "Cophenetic correlation", "Do far codes lie far apart? Pearson over all pairs."),
+    Metric("spearman_correlation", "Spearman correlation", "The same by rank: only the order of distances counts."),
+    Metric("ndcg@10", "NDCG@10", "Are the ten nearest codes the closest relatives, nearest kin first?"),
+    Metric("parent_retrieval@1", "Parent found first", "Share of codes whose nearest code one level up is the parent."),
+    Metric("map_edges", "Edge MAP", "Do parent and children come before all other codes?"),
+    Metric("sector_auc", "Sector AUC", "Chance that a pair from one sector is closer than a pair from two."),
+    Metric("distortion_mean", "Mean distortion", "Mean relative error of distances at the best scale.", "lower"),
+    Metric("radius_monotonicity", "Radius monotonicity", "Share of children farther from the origin than the parent."),
+)
+MORE_STRUCTURE = (
+    Metric("cophenetic_correlation_within_sector", "Cophenetic, within sectors", "Same-sector pairs only."),
+    Metric("spearman_correlation_within_sector", "Spearman, within sectors", "Same-sector pairs only."),
+    Metric("ndcg@5", "NDCG@5", "As NDCG@10, for the five nearest."),
+    Metric("ndcg@20", "NDCG@20", "As NDCG@10, for the twenty nearest."),
+    Metric(
+        "parent_retrieval@5", "Parent among first five", "Codes with the parent among the five nearest one level up."
+    ),
+    Metric("child_recall@5", "Child recall@5", "Share of children among the five nearest codes one level down."),
+    Metric("sibling_precision@5", "Sibling precision@5", "Share of siblings among the five nearest of the level."),
+    Metric("sibling_precision@10", "Sibling precision@10", "Share of siblings among the ten nearest of the level."),
+    Metric("sector_purity@10", "Sector purity@10", "Share of the ten nearest codes that lie in the same sector."),
+    Metric("mean_rank_edges", "Mean edge rank", "Rank of parent and children among strangers; 1 is first.", "lower", 2),
+    Metric("distortion_median", "Median distortion", "Median relative error of distances.", "lower"),
+    Metric("distortion_worst", "Worst-case distortion", "Most stretched pair over most shrunk pair.", "lower", 2),
+    Metric("radius_mean_level_2", "Mean radius, sectors", "Mean distance of sectors from the origin.", None, 2),
+    Metric("radius_mean_level_3", "Mean radius, 3 digits", "Mean distance from the origin.", None, 2),
+    Metric("radius_mean_level_4", "Mean radius, 4 digits", "Mean distance from the origin.", None, 2),
+    Metric("radius_mean_level_5", "Mean radius, 5 digits", "Mean distance from the origin.", None, 2),
+    Metric("radius_mean_level_6", "Mean radius, 6 digits", "Mean distance from the origin.", None, 2),
+    Metric("manifold_violation_max", "Largest manifold violation", "Points stay on the hyperboloid: 0.", "lower", 9),
+    Metric("collapse", "Collapsed", "Distances hardly vary, or many points coincide: should be no.", None, 0),
+)
+QUERIES = (
+    Metric("query_top1", "Top 1", "Share of entries whose nearest six-digit code is the right one."),
+    Metric("query_top5", "Top 5", "Share whose right code is among the five nearest."),
+    Metric("query_top10", "Top 10", "Share whose right code is among the ten nearest."),
+    Metric("query_mrr", "MRR", "Mean of one over the rank of the right code."),
+    Metric("query_top1_digits_2", "2 digits", "Nearest code lies in the right sector."),
+    Metric("query_top1_digits_3", "3 digits", "Nearest code agrees in three digits."),
+    Metric("query_top1_digits_4", "4 digits", "Nearest code agrees in four digits."),
+    Metric("query_top1_digits_5", "5 digits", "Nearest code agrees in five digits."),
+    Metric(
+        "query_hierarchical_f1",
+        "Hierarchical F1",
+        "Share of ancestors that the nearest code has in common with the right one.",
+    ),
+)
+BY_NAME = {metric.name: metric for metric in (*MAIN_STRUCTURE, *MORE_STRUCTURE, *QUERIES)}
+
+VARIANTS = {
+    "text": "Text model",
+    "smoothed": "Smoothed (control)",
+    "refined": "Refined by the graph",
+    "tfidf": "TF-IDF",
+    "linear_svm": "Linear SVM",
+    "frozen_text": "Base model, frozen",
+    "frozen_nearest_entry": "Base model, nearest entry",
+}

@@ -1,0 +1,286 @@
+"""The report: one HTML page that needs nothing beside itself, and the JSON files of metrics it is made from."""
+
+import base64
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from naics_pipeline.errors import NaicsError
+from naics_pipeline.evaluation.glossary import BY_NAME, MAIN_STRUCTURE, MORE_STRUCTURE, QUERIES, VARIANTS, Metric
+from naics_pipeline.storage import replacing
+
+Numbers = Mapping[str, float | None]
+ABSENT = "–"
+
+CAPTIONS = {
+    "poincare_disk_refined": "Refined embeddings in the Poincaré disk, one dot per code, coloured by sector. The centre "
+    "is the root; detailed codes lie near the rim. Two dimensions distort: no metric is read off this picture.",
+    "poincare_disk_text": "Text embeddings, the same way.",
+    "distance_scatter": "Embedding distance of every pair of codes at each distance in the tree. Narrow shapes on the "
+    "dashed line are a faithful embedding.",
+    "radius_by_level": "Distance from the origin by level: general codes near the centre, detailed ones outside.",
+    "training_curves": "Training of the text model, epoch by epoch over all stages.",
+    "refinement_curves": "Training of the graph refinement.",
+    "hardness_histogram": "Triplets from which the text model's negatives are drawn, by hardness.",
+}
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What the page shows; whatever is empty is left out, and a metric that is None or NaN is shown as a dash.
+
+    Attributes:
+        source, vintage: where the taxonomy comes from.
+        codes, queries_count: numbers of codes and of held-out entries.
+        created: when, as it should be shown.
+        structure: column → metrics, the embeddings first (text, smoothed, refined), then baselines.
+        ceiling: the metrics of the tree itself.
+        queries: row → query metrics, likewise.
+        stages: stage → metrics after it.
+        left_out: the metrics of `graph_model.refine`: `left_out_codes`, and parent_retrieval@1 of these codes and of
+            the rest in each space (`left_out_parent_retrieval@1_refined`, `kept_parent_retrieval@1_refined`, ...).
+        comparisons: metric → fields of `compare.Comparison`, refined against text.
+        gate: fields of each `compare.GateRule`.
+        pictures: name → PNG; known names have captions.
+        neighbours: heading → frame of nearest codes.
+        settings: nested, as it ran.
+    """
+
+    source: str
+    vintage: int
+    codes: int
+    queries_count: int
+    created: str
+    structure: Mapping[str, Numbers]
+    ceiling: Numbers
+    queries: Mapping[str, Numbers]
+    stages: Mapping[str, Numbers] = field(default_factory=dict)
+    left_out: Numbers = field(default_factory=dict)
+    comparisons: Mapping[str, Numbers] = field(default_factory=dict)
+    gate: Sequence[Mapping[str, Any]] = ()
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    neighbours: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_report(path: Path, content: ReportContent) -> None:
+    """Writes the page; a reader sees the old one or the new one, never a part."""
+    page = render(content)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def render(content: ReportContent) -> str:
+    """The page as text: styles inline, pictures as data, nothing fetched."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    stage_metrics = _present((*MAIN_STRUCTURE, *QUERIES), content.stages.values())
+    return environment.get_template("report.html").render(
+        content=content,
+        headline=headline(content),
+        remark=_smoothing_remark(content),
+        structure=_by_metric(content, _present(MAIN_STRUCTURE, content.structure.values())),
+        more_structure=_by_metric(content, _present(MORE_STRUCTURE, content.structure.values())),
+        queries=_by_row(content.queries, _present(QUERIES, content.queries.values())),
+        stages=_by_row(content.stages, stage_metrics),
+        left_out=_left_out(content.left_out),
+        variants=VARIANTS,
+        comparisons=[_comparison(name, row) for name, row in content.comparisons.items()],
+        gate=[_gate_rule(rule) for rule in content.gate],
+        pictures=[
+            (name, CAPTIONS.get(name, name.replace("_", " ")), base64.b64encode(png).decode())
+            for name, png in sorted(content.pictures.items(), key=lambda item: _caption_order(item[0]))
+        ],
+        settings=list(_flat(content.settings)),
+    )
+
+
+def headline(content: ReportContent) -> str:
+    """What the whole page comes to, in one sentence made from the numbers."""
+    best = next((name for name in ("refined", "text") if name in content.structure), None)
+    if best is None:
+        return f"Evaluation of {content.codes:,} codes."
+    correlation = _shown(content.structure[best].get("cophenetic_correlation"), 2)
+    words = f"The {'refined' if best == 'refined' else 'text'} embeddings of {content.codes:,} codes follow the tree "
+    words += f"with a correlation of {correlation}"
+    if best == "refined" and "text" in content.structure:
+        words += f" (text alone: {_shown(content.structure['text'].get('cophenetic_correlation'), 2)})"
+    found = {name: content.queries[name].get("query_top1") for name in ("text", "refined") if name in content.queries}
+    known = {name: value for name, value in found.items() if _known(value)}
+    if not known:
+        return words + "."
+    winner = max(known, key=lambda name: known[name] or 0)
+    rivals = {name: row.get("query_top1") or 0 for name, row in content.queries.items() if name not in found}
+    words += f"; {100 * (known[winner] or 0):.0f} of 100 index entries never seen in training find their code first"
+    if rivals:
+        rival = max(rivals, key=lambda name: rivals[name])
+        words += f" (best baseline, {VARIANTS.get(rival, rival)}: {100 * rivals[rival]:.0f})"
+    return words + "."
+
+
+def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Writes nested metrics as JSON; NaN and infinity, which JSON does not know, become null."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(plain(metrics), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Reads what `write_metrics` wrote.
+
+    Raises:
+        NaicsError: there is no such file or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NaicsError(f"{path}: metrics cannot be read ({error}). Materialize the evaluation again.") from error
+
+
+def plain(value: Any) -> Any:
+    """The value with numpy numbers as Python's, tuples as lists, and numbers that are not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def _shown(value: float | bool | None, digits: int) -> str:
+    if value is None or math.isnan(value):
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if math.isinf(value):
+        return "∞"
+    if value != 0 and abs(value) < 10**-digits / 2:
+        return f"{value:.1e}"
+    return f"{value:,.{min(digits, 6)}f}"
+
+
+def _present(metrics: Sequence[Metric], rows: Any) -> list[Metric]:
+    """The metrics that at least one row has."""
+    names = {name for row in rows for name in row}
+    return [metric for metric in metrics if metric.name in names]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    text: str
+    best: bool = False
+    share: float | None = None
+
+
+def _cells(metric: Metric, values: Sequence[float | None]) -> list[_Cell]:
+    """Values as shown, those that look best marked, ties all."""
+    texts = [_shown(value, metric.digits) for value in values]
+    known = [value for value in values if _known(value)]
+    pick = {"higher": max, "lower": min}.get(metric.better or "")
+    best = _shown(pick(known), metric.digits) if pick and len(known) > 1 else None  # type: ignore[type-var]
+    shares = values if metric in QUERIES else [None] * len(texts)
+    return [
+        _Cell(text, text == best, share if _known(share) else None) for text, share in zip(texts, shares, strict=True)
+    ]
+
+
+def _by_metric(content: ReportContent, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    return [
+        {
+            "metric": metric,
+            "cells": _cells(metric, [row.get(metric.name) for row in content.structure.values()]),
+            "ceiling": _shown(content.ceiling.get(metric.name), metric.digits),
+        }
+        for metric in metrics
+    ]
+
+
+def _by_row(rows: Mapping[str, Numbers], metrics: Sequence[Metric]) -> dict[str, Any]:
+    columns = [_cells(metric, [row.get(metric.name) for row in rows.values()]) for metric in metrics]
+    return {
+        "metrics": metrics,
+        "rows": [(VARIANTS.get(name, name), [column[place] for column in columns]) for place, name in enumerate(rows)],
+    }
+
+
+def _comparison(name: str, row: Numbers) -> dict[str, Any]:
+    metric = BY_NAME.get(name) or Metric(name, name, "")
+    low, high = row["low"], row["high"]
+    verdict = "no difference"
+    if low is not None and high is not None and (low > 0 or high < 0):
+        verdict = "better" if (low > 0) == (metric.better != "lower") else "worse"
+    shown = {key: _shown(row[key], 3) for key in ("difference", "low", "high")}
+    return {"label": metric.label, "n": row["n"], "p": _shown(row["p_value"], 4), "verdict": verdict, **shown}
+
+
+def _left_out(metrics: Numbers) -> dict[str, Any]:
+    """Rows of codes left out and kept, a column for each space that the names end in."""
+    kinds = {"left_out": "left out", "kept": "fitted on"}
+    prefix = "{}_parent_retrieval@1_"
+    start = prefix.format("left_out")
+    spaces = [name.removeprefix(start) for name in metrics if name.startswith(start)]
+    count = metrics.get("left_out_codes")
+    rows = []
+    for kind, label in kinds.items() if spaces else ():
+        size = f" ({count:.0f} codes)" if kind == "left_out" and count is not None else ""
+        rows.append((label + size, [_shown(metrics.get(prefix.format(kind) + space), 3) for space in spaces]))
+    return {"columns": spaces, "rows": rows}
+
+
+def _gate_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    known = _known(rule["before"]) and _known(rule["after"])
+    change = rule["after"] - rule["before"] if known else float("nan")
+    metric = BY_NAME.get(rule["metric"])
+    return {
+        "label": metric.label if metric else rule["metric"],
+        "before": _shown(rule["before"], 3),
+        "after": _shown(rule["after"], 3),
+        "change": _shown(change, 3),
+        "minimum": _shown(rule["minimum"], 3),
+        "passed": known and change >= rule["minimum"],
+    }
+
+
+def _smoothing_remark(content: ReportContent) -> str:
+    """Whether refinement beats its parameter-free control, in words."""
+    if not {"smoothed", "refined"} <= content.structure.keys():
+        return ""
+    smoothed, refined = content.structure["smoothed"], content.structure["refined"]
+    judged = [
+        metric for metric in MAIN_STRUCTURE if _known(smoothed.get(metric.name)) and _known(refined.get(metric.name))
+    ]
+    lost = [metric.label for metric in judged if _worse(metric, refined[metric.name] or 0, smoothed[metric.name] or 0)]
+    if not lost:
+        return "Refinement is at least as good as plain smoothing on every metric of this table."
+    return f"Refinement does not beat plain smoothing on {len(lost)} of {len(judged)} metrics: {', '.join(lost)}."
+
+
+def _worse(metric: Metric, value: float, other: float) -> bool:
+    return value < other if metric.better == "higher" else value > other
+
+
+def _caption_order(name: str) -> int:
+    return list(CAPTIONS).index(name) if name in CAPTIONS else len(CAPTIONS)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
