@@ -143,7 +143,7 @@ class Tracking(dg.ConfigurableResource):
         settings = self.conf.settings
         experiment = self._experiment(client, settings.orchestration.experiment)
         asset = context.asset_key.path[-1]
-        dagster_url = f"{settings.orchestration.dagster_url}/runs/{context.run_id}"
+        dagster_url = f"{settings.orchestration.dagster_url}/runs/{context.run.run_id}"
         run = client.create_run(
             experiment,
             run_name=asset,
@@ -152,9 +152,9 @@ class Tracking(dg.ConfigurableResource):
                 "profile": self.conf.profile,
                 "source": settings.source,
                 "vintage": str(settings.vintage),
-                "dagster.run_id": context.run_id,
+                "dagster.run_id": context.run.run_id,
                 "dagster.run_url": dagster_url,
-                "mlflow.note.content": f"[Dagster run {context.run_id[:8]}]({dagster_url})",
+                "mlflow.note.content": f"[Dagster run {context.run.run_id[:8]}]({dagster_url})",
                 **tags,
             },
         )

@@ -52,7 +52,7 @@ def refined_embeddings(
                 tree.codes,
                 refinement.points,
                 refinement.curvature,
-                metadata={"stage": "graph", "run_id": context.run_id},
+                metadata={"stage": "graph", "run_id": context.run.run_id},
             ),
             store.path(NAME),
         )

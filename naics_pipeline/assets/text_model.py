@@ -110,7 +110,7 @@ def text_embeddings(
     name = "text_embeddings.parquet"
     embedder = TextEmbedder.load(last_checkpoint(store), conf.settings.accelerator)
     embeddings = embedder.embed_codes(descriptions)
-    embeddings = replace(embeddings, metadata=embeddings.metadata | {"run_id": context.run_id})
+    embeddings = replace(embeddings, metadata=embeddings.metadata | {"run_id": context.run.run_id})
     write_embeddings(embeddings, store.path(name))
     store.publish(name)
     logger.info("%s points of %d coordinates", f"{len(embeddings.codes):,}", embeddings.points.shape[1])

@@ -1,0 +1,107 @@
+"""The `naics` command, as a user types it."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from naics_pipeline import cli
+from naics_pipeline.geometry import lorentz
+from naics_pipeline.text_model.embeddings import Embeddings, write_embeddings
+
+
+@pytest.fixture
+def naics(monkeypatch, capsys):
+    """Runs the command; gives exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["naics", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def embeddings_file(sample_tree, tmp_path_factory):
+    """Every code at its parent's place and a small step on."""
+    import torch
+
+    generator = np.random.default_rng(0)
+    place = np.zeros((len(sample_tree), 8))
+    for code in np.argsort(sample_tree.level, kind="stable"):
+        parent = sample_tree.parent[code]
+        place[code] = (place[parent] if parent >= 0 else 0) + generator.normal(size=8) / sample_tree.level[code]
+    points = lorentz.exp0(torch.from_numpy(place)).numpy()
+    path = tmp_path_factory.mktemp("embeddings") / "mine.parquet"
+    write_embeddings(Embeddings(sample_tree.codes, points), path)
+    return path
+
+
+def test_config_shows_values_and_where_they_come_from(naics, monkeypatch):
+    monkeypatch.setenv("NAICS__GRAPH__STEPS", "7")
+    code, out, _ = naics("config", "--profile", "sample", "--set", "seed=3")
+    assert code == 0
+    assert "environment NAICS__GRAPH__STEPS" in " ".join(out.replace("│", " ").split()) or "GRAPH__STEPS" in out
+    assert "--set seed" in out
+    assert "default" in out
+
+
+def test_config_prints_one_value_for_scripts(naics):
+    assert naics("config", "seed", "--set", "seed=3")[:2] == (0, "3\n")
+    assert naics("config", "source", "--profile", "sample")[:2] == (0, "sample\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["config", "sead"], "'seed'"),
+        (["config", "--set", "seed"], "key=value"),
+        (["config", "--set", "sead=3"], "'seed'"),
+        (["config", "--profile", "nowhere"], "Known profiles"),
+        (["evaluate", "nowhere.parquet"], "nowhere.parquet: no such file"),
+        (["nearest", "1111", "--embeddings", "nowhere.parquet"], "nowhere.parquet: no such file"),
+        (["nearest", "1111", "--set", "data_dir=/nonexistent"], "text_embeddings"),
+    ],
+)
+def test_an_error_is_one_message_without_a_traceback(naics, arguments, says):
+    code, out, err = naics(*arguments)
+    assert code == 1
+    assert says in err
+    assert "Traceback" not in out + err
+
+
+def test_evaluate_prints_every_metric_as_json(naics, embeddings_file):
+    code, out, _ = naics("evaluate", embeddings_file, "--json")
+    assert code == 0
+    metrics = json.loads(out)
+    assert 0 < metrics["cophenetic_correlation"] < 1
+    assert {"ndcg@10", "parent_retrieval@1", "manifold_violation_max", "radius_mean_level_6"} <= set(metrics)
+    assert metrics["collapse"] is False
+
+
+def test_evaluate_shows_values_beside_their_ceiling(naics, embeddings_file):
+    code, out, _ = naics("evaluate", embeddings_file, "--set", "evaluation.cutoffs=[3]")
+    assert code == 0
+    assert "ceiling" in out
+    assert "ndcg@3" in out
+
+
+def test_nearest_lists_other_codes_by_distance(naics, embeddings_file, sample_descriptions, tmp_path):
+    sample_descriptions.write_parquet(tmp_path / "descriptions.parquet")
+    code, out, _ = naics("nearest", "311", "-k", "3", "--embeddings", embeddings_file, "--set", f"data_dir={tmp_path}")
+    assert code == 0
+    assert "Food Manufacturing" in out
+    distances = [float(line.split("│")[3]) for line in out.splitlines() if line.startswith("│")]
+    assert len(distances) == 3
+    assert distances == sorted(distances)
+
+
+@pytest.mark.parametrize("command", ["config", "evaluate", "nearest"])
+def test_help_gives_examples(command):
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Examples: naics" in result.output

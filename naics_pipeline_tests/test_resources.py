@@ -1,0 +1,126 @@
+"""Frames on disk, and MLflow runs that end as their bodies did."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from naics_pipeline import definitions
+from naics_pipeline.config import Config
+from naics_pipeline.errors import NaicsError
+from naics_pipeline.resources import Tracking
+
+
+@dg.asset
+def measured(context: dg.AssetExecutionContext, conf: dg.ResourceParam[Config], tracking: Tracking) -> None:
+    """Fails on seed 13, and is interrupted on seed 14."""
+    with tracking.start_run(context, conf.flat(), stage="01_easy") as run:
+        run.log_metrics({"ndcg@10": 0.5, "collapse": False}, 3)
+        run.log_bytes(b"png", "plots/curve.png")
+        if conf.settings.seed == 13:
+            raise NaicsError("no luck")
+        if conf.settings.seed == 14:
+            raise KeyboardInterrupt
+
+
+@dg.asset
+def frame(conf: dg.ResourceParam[Config]) -> pl.DataFrame:
+    """Fails halfway through the writing on seed 13."""
+    if conf.settings.seed == 13:
+        return pl.DataFrame({"a": [object()]})
+    return pl.DataFrame({"a": [conf.settings.seed]})
+
+
+def run(asset: dg.AssetsDefinition, data_dir: Path, **overrides) -> dg.ExecuteInProcessResult:
+    config = {"profile": "sample", "overrides": {"data_dir": str(data_dir), **overrides}}
+    return dg.materialize(
+        [asset],
+        resources=definitions.default_resources(),
+        run_config={"resources": {"conf": {"config": config}}},
+        raise_on_error=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """Three materializations of `measured`, and MLflow's record of each by status."""
+    from mlflow import MlflowClient
+
+    data_dir = tmp_path_factory.mktemp("data")
+    finished = run(measured, data_dir, seed=1)
+    run(measured, data_dir, seed=13)
+    run(measured, data_dir, seed=14)
+    client = MlflowClient(tracking_uri=f"sqlite:///{data_dir}/mlflow/mlflow.db")
+    (experiment,) = [found for found in client.search_experiments() if found.name == "naics-pipeline"]
+    runs = {found.info.status: found for found in client.search_runs([experiment.experiment_id])}
+    return finished, client, runs
+
+
+def test_a_run_ends_as_its_body_did(tracked):
+    _, _, runs = tracked
+    assert set(runs) == {"FINISHED", "FAILED", "KILLED"}
+    assert {status: found.data.params["seed"] for status, found in runs.items()} == {
+        "FINISHED": "1",
+        "FAILED": "13",
+        "KILLED": "14",
+    }
+
+
+def test_a_run_and_its_materialization_point_at_each_other(tracked):
+    result, _, runs = tracked
+    recorded = runs["FINISHED"]
+    (event,) = result.asset_materializations_for_node("measured")
+    assert event.metadata["mlflow_run_id"].value == recorded.info.run_id
+    assert recorded.info.run_id in event.metadata["mlflow_run"].value
+    assert recorded.data.tags["dagster.run_id"] == result.run_id
+    assert result.run_id in recorded.data.tags["dagster.run_url"]
+
+
+def test_runs_can_be_told_apart_by_stage_and_profile(tracked):
+    _, _, runs = tracked
+    tags = runs["FINISHED"].data.tags
+    assert (tags["asset"], tags["stage"], tags["profile"], tags["source"], tags["vintage"]) == (
+        "measured",
+        "01_easy",
+        "sample",
+        "sample",
+        "2022",
+    )
+
+
+def test_parameters_are_flat_and_metrics_keep_their_step(tracked):
+    _, client, runs = tracked
+    recorded = runs["FINISHED"]
+    assert recorded.data.params["model.lora.rank"] == "8"
+    (point,) = client.get_metric_history(recorded.info.run_id, "ndcg_at_10")
+    assert (point.value, point.step) == (0.5, 3)
+    artifacts = client.list_artifacts(recorded.info.run_id, "plots")
+    assert [artifact.path for artifact in artifacts] == ["plots/curve.png"]
+    assert Path(recorded.info.artifact_uri, "plots", "curve.png").read_bytes() == b"png"
+
+
+def test_a_frame_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    assert run(frame, tmp_path, seed=7).success
+    assert not run(frame, tmp_path, seed=13).success
+    assert pl.read_parquet(tmp_path / "frame.parquet")["a"].to_list() == [7]
+    assert [path.name for path in tmp_path.iterdir()] == ["frame.parquet"]
+
+
+def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
+    def no_space(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", no_space)
+    result = run(frame, tmp_path, seed=7)
+    said = next(event for event in result.all_events if event.is_step_failure).step_failure_data.error.to_string()
+    assert "frame.parquet: could not be written (No space left on device)" in said
+    assert "NAICS_DATA_DIR" in said
+
+
+def test_frames_can_live_behind_a_url(tmp_path):
+    assert run(frame, f"memory://{tmp_path.name}", seed=7).success
+    import fsspec
+
+    with fsspec.open(f"memory://{tmp_path.name}/frame.parquet") as file:
+        assert pl.read_parquet(file.read())["a"].to_list() == [7]
