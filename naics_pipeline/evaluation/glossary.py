@@ -64,11 +64,7 @@ QUERIES = (
     Metric("query_top1_digits_3", "3 digits", "Nearest code agrees in three digits."),
     Metric("query_top1_digits_4", "4 digits", "Nearest code agrees in four digits."),
     Metric("query_top1_digits_5", "5 digits", "Nearest code agrees in five digits."),
-    Metric(
-        "query_hierarchical_f1",
-        "Hierarchical F1",
-        "Share of ancestors that the nearest code has in common with the right one.",
-    ),
+    Metric("query_hierarchical_f1", "Hierarchical F1", "Share of ancestors common to nearest and right code."),
 )
 BY_NAME = {metric.name: metric for metric in (*MAIN_STRUCTURE, *MORE_STRUCTURE, *QUERIES)}
 

@@ -19,8 +19,8 @@ Numbers = Mapping[str, float | None]
 ABSENT = "–"
 
 CAPTIONS = {
-    "poincare_disk_refined": "Refined embeddings in the Poincaré disk, one dot per code, coloured by sector. The centre "
-    "is the root; detailed codes lie near the rim. Two dimensions distort: no metric is read off this picture.",
+    "poincare_disk_refined": "Refined embeddings in the Poincaré disk, one dot per code, coloured by sector. The "
+    "centre is the root; detailed codes lie near the rim. Two dimensions distort: no metric is read off this picture.",
     "poincare_disk_text": "Text embeddings, the same way.",
     "distance_scatter": "Embedding distance of every pair of codes at each distance in the tree. Narrow shapes on the "
     "dashed line are a faithful embedding.",
@@ -39,7 +39,8 @@ class ReportContent:
         source, vintage: where the taxonomy comes from.
         codes, queries_count: numbers of codes and of held-out entries.
         created: when, as it should be shown.
-        structure: column → metrics, the embeddings first (text, smoothed, refined), then baselines.
+        structure: column → metrics, the embeddings first (text, smoothed, refined), then baselines; rows without
+            structure metrics are passed over.
         ceiling: the metrics of the tree itself.
         queries: row → query metrics, likewise.
         stages: stage → metrics after it.
@@ -85,14 +86,17 @@ def render(content: ReportContent) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    structure = _rows_with(content.structure, (*MAIN_STRUCTURE, *MORE_STRUCTURE))
+    queries = _rows_with(content.queries, QUERIES)
     stage_metrics = _present((*MAIN_STRUCTURE, *QUERIES), content.stages.values())
     return environment.get_template("report.html").render(
         content=content,
         headline=headline(content),
         remark=_smoothing_remark(content),
-        structure=_by_metric(content, _present(MAIN_STRUCTURE, content.structure.values())),
-        more_structure=_by_metric(content, _present(MORE_STRUCTURE, content.structure.values())),
-        queries=_by_row(content.queries, _present(QUERIES, content.queries.values())),
+        columns=list(structure),
+        structure=_by_metric(structure, content.ceiling, _present(MAIN_STRUCTURE, structure.values())),
+        more_structure=_by_metric(structure, content.ceiling, _more(structure.values())),
+        queries=_by_row(queries, _present(QUERIES, queries.values())),
         stages=_by_row(content.stages, stage_metrics),
         left_out=_left_out(content.left_out),
         variants=VARIANTS,
@@ -180,6 +184,12 @@ def _present(metrics: Sequence[Metric], rows: Any) -> list[Metric]:
     return [metric for metric in metrics if metric.name in names]
 
 
+def _more(rows: Any) -> list[Metric]:
+    """Structure metrics outside the main table; one without an entry in the glossary goes by its own name."""
+    unknown = dict.fromkeys(name for row in rows for name in row if name not in BY_NAME)
+    return [*_present(MORE_STRUCTURE, rows), *(Metric(name, name, "") for name in unknown)]
+
+
 @dataclass(frozen=True)
 class _Cell:
     text: str
@@ -199,12 +209,18 @@ def _cells(metric: Metric, values: Sequence[float | None]) -> list[_Cell]:
     ]
 
 
-def _by_metric(content: ReportContent, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+def _rows_with(rows: Mapping[str, Numbers], metrics: Sequence[Metric]) -> dict[str, Numbers]:
+    """The rows that have one of the metrics: a method without distances between codes is no column of that table."""
+    names = {metric.name for metric in metrics}
+    return {name: row for name, row in rows.items() if names & row.keys()}
+
+
+def _by_metric(columns: Mapping[str, Numbers], ceiling: Numbers, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     return [
         {
             "metric": metric,
-            "cells": _cells(metric, [row.get(metric.name) for row in content.structure.values()]),
-            "ceiling": _shown(content.ceiling.get(metric.name), metric.digits),
+            "cells": _cells(metric, [column.get(metric.name) for column in columns.values()]),
+            "ceiling": _shown(ceiling.get(metric.name), metric.digits),
         }
         for metric in metrics
     ]
@@ -261,9 +277,8 @@ def _smoothing_remark(content: ReportContent) -> str:
     if not {"smoothed", "refined"} <= content.structure.keys():
         return ""
     smoothed, refined = content.structure["smoothed"], content.structure["refined"]
-    judged = [
-        metric for metric in MAIN_STRUCTURE if _known(smoothed.get(metric.name)) and _known(refined.get(metric.name))
-    ]
+    both = [metric for metric in MAIN_STRUCTURE if _known(smoothed.get(metric.name))]
+    judged = [metric for metric in both if _known(refined.get(metric.name))]
     lost = [metric.label for metric in judged if _worse(metric, refined[metric.name] or 0, smoothed[metric.name] or 0)]
     if not lost:
         return "Refinement is at least as good as plain smoothing on every metric of this table."
