@@ -8,7 +8,7 @@ import polars as pl
 
 from naics_pipeline.errors import SourceError
 from naics_pipeline.taxonomy.census import Workbooks
-from naics_pipeline.taxonomy.tree import Tree, sector_of
+from naics_pipeline.taxonomy.tree import MERGED_SECTORS, Tree
 
 TRAIN, HELD_OUT = "train", "held_out"
 
@@ -209,7 +209,7 @@ def _cited(column: str, known: pl.Series) -> pl.Expr:
     """The known codes that a text names; two digits count only after the word sector, and 44-45 is 44."""
     text = pl.col(column)
     sectors = text.str.extract_all(_SECTOR_LIST).list.join(" ").str.extract_all(r"\d{2}(?:-\d{2})?")
-    merged = pl.element().str.slice(0, 2).replace({code: sector_of(code) for code in ("32", "33", "45", "49")})
+    merged = pl.element().str.slice(0, 2).replace(MERGED_SECTORS)
     longer = text.str.extract_all(_NUMBER).list.eval(pl.element().filter(pl.element().str.contains(r"^\d{3,6}$")))
     cited = pl.concat_list(sectors.list.eval(merged), longer)
     return cited.list.eval(pl.element().filter(pl.element().is_in(known.implode()))).list.unique(maintain_order=True)
