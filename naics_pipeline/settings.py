@@ -45,6 +45,7 @@ class Model(Section):
     trainable_blocks: int | None = Field(
         None, ge=0, description="adapters in the top n blocks, over hidden states cached once; null: in all"
     )
+    dropout: float | None = Field(None, ge=0, lt=1, description="of the base in training; null: its own configuration")
     lora: Lora = Lora()
     channel_dropout: float = Field(0.1, ge=0, lt=1)
     fusion: Literal["moe", "linear"] = "moe"
@@ -85,6 +86,7 @@ class Training(Section):
     live_codes: int | None = Field(
         None, ge=1, description="codes of a batch encoded afresh, the others come from the code table; null: all"
     )
+    live_queries: int | None = Field(None, ge=0, description="the same for queries")
     tokens_per_group: int = Field(8192, ge=1, description="padded tokens that go through the transformer at once")
     epochs_scale: float = Field(1.0, gt=0, description="multiplies each stage's epochs")
     adapter_rate: float = Field(0.5, gt=0, description="learning rate of the adapters as a multiple of the stage's")

@@ -100,13 +100,21 @@ def load_tokenizer(directory: Path) -> Any:
         raise ModelError(f"model.base: the tokenizer in {directory} cannot be loaded ({error}).") from error
 
 
-def load_base(directory: Path) -> Any:
-    """The transformer of a located base model: float32, frozen, in eval mode."""
+def load_base(directory: Path, dropout: float | None = None) -> Any:
+    """The transformer of a located base model: float32, frozen, in eval mode.
+
+    Args:
+        dropout: takes the place of the configuration's own rates, of hidden states and attention alike.
+    """
     from safetensors import SafetensorError
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel
 
     try:
-        model = AutoModel.from_pretrained(directory, dtype=torch.float32)
+        config = AutoConfig.from_pretrained(directory)
+        if dropout is not None:
+            for name in [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob"))]:
+                setattr(config, name, dropout)
+        model = AutoModel.from_pretrained(directory, config=config, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.base: the weights in {directory} cannot be loaded ({error}).") from error
     return model.requires_grad_(False).eval()

@@ -184,5 +184,6 @@ class StageBatches(IterableDataset[Batch]):
             "codes": distinct,
             "live": live,
             "query": queries,
+            "live_query": queries[: self.settings.live_queries],
         }
         return {name: torch.from_numpy(np.ascontiguousarray(values)).long() for name, values in arrays.items()}

@@ -31,7 +31,7 @@ class ChannelEncoder(nn.Module):
         from peft import LoraConfig, get_peft_model
 
         super().__init__()
-        model = load_base(base)
+        model = load_base(base, settings.dropout)
         self.width: int = model.config.hidden_size
         self.gradient_checkpointing = settings.gradient_checkpointing
         depth = model.config.num_hidden_layers

@@ -71,7 +71,7 @@ class TextEmbedder:
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Points of free texts, (n, d + 1) float64; each is read as a title, the other channels as absent."""
         ragged = tokenize(self.tokenizer, list(texts), self.settings.tokens.query)
-        points, _ = self.model.query_points(ragged, np.arange(len(ragged)))
+        points, _ = self.model.query_points(self.model.query_vectors(ragged, np.arange(len(ragged))))
         return self._export(points)
 
     def _export(self, points: Tensor) -> np.ndarray:

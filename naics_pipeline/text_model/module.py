@@ -63,13 +63,16 @@ class TextModel(nn.Module):
             columns.append(column)
         return torch.stack(columns, dim=1)
 
-    def query_points(self, queries: Ragged, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    def query_vectors(self, queries: Ragged, rows: np.ndarray) -> Tensor:
+        """(n, width) vectors of free text."""
+        return self.encoder.encode(QUERY_CHANNEL, queries, rows, self.settings.training.tokens_per_group)
+
+    def query_points(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
         """Points (n, ·) of free text, of which one channel is known, and the gate's probabilities."""
-        vectors = self.encoder.encode(QUERY_CHANNEL, queries, rows, self.settings.training.tokens_per_group)
         position = CHANNELS.index(QUERY_CHANNEL)
-        channels = vectors.new_zeros(len(rows), len(CHANNELS), self.encoder.width)
+        channels = vectors.new_zeros(len(vectors), len(CHANNELS), self.encoder.width)
         channels[:, position] = vectors
-        present = torch.zeros(len(rows), len(CHANNELS), dtype=torch.bool, device=vectors.device)
+        present = torch.zeros(len(vectors), len(CHANNELS), dtype=torch.bool, device=vectors.device)
         present[:, position] = True
         points, probabilities = self.fusion(channels, present)
         return points, probabilities
@@ -82,9 +85,10 @@ class TextModel(nn.Module):
 class StageModule(pl.LightningModule):
     """Trains a text model on one stage.
 
-    A term that looks at codes beyond the batch reads the code table: the channel vectors of all N codes from their
-    last encoding, with the rows of the batch's codes replaced by live ones. The fusion runs on all N each step, so its
-    points are never stale; only what the adapters changed since a code's last turn is.
+    Two tables hold the vectors of all codes' channels and of all queries from their last encoding. A step encodes the
+    batch's `live` codes and queries afresh, which is where the adapters get their gradient, and takes the others from
+    the tables. Fusion and projection run on all N codes each step, so every term sees points that are never staler than
+    what the adapters changed since a text's last turn; the tables are renewed after every epoch.
     """
 
     # The frozen base is not in the checkpoint.
@@ -97,7 +101,8 @@ class StageModule(pl.LightningModule):
     leaves: Tensor
     query_code: Tensor
     query_under: Tensor
-    table: Tensor
+    code_table: Tensor
+    query_table: Tensor
 
     def __init__(
         self,
@@ -123,33 +128,42 @@ class StageModule(pl.LightningModule):
         self._constant("query_code", torch.from_numpy(inputs.query_code))
         self._constant("query_under", torch.from_numpy(inputs.query_under))
         self._constant("distance", torch.from_numpy(tree.distance()))
-        self._constant("table", torch.zeros(len(tree), len(CHANNELS), model.encoder.width))
-        self._table_is_fresh = False
+        self._constant("code_table", torch.zeros(len(tree), len(CHANNELS), model.encoder.width))
+        self._constant("query_table", torch.zeros(len(inputs.queries), model.encoder.width))
+        self._tables_are_fresh = False
 
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value, persistent=False)
 
     # The loss
 
-    def losses(self, batch: Batch, points: Tensor, probabilities: list[Tensor | None]) -> dict[str, Tensor]:
-        """Every term of the objective with a weight above 0, unweighted, from the points (N, ·) of all codes."""
+    def losses(self, batch: Batch, codes: Tensor, queries: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Every term of the objective with a weight above 0, unweighted.
+
+        Args:
+            codes: (N, 4, width) channel vectors of all codes.
+            queries: (n, width) vectors of the batch's queries.
+            present: (N, 4) bool, the channels that count.
+        """
+        points, gate = self.model.fusion(codes, present)
+        gates = [gate]
         weights = self.settings.objective
         scale = self.model.log_scale.exp()
         terms: dict[str, Tensor] = {}
         if weights.contrastive and len(batch["anchor"]):
             terms["contrastive"] = self._contrastive(batch, points)
         if weights.query and len(batch["query"]):
-            query, gate = self.model.query_points(self.inputs.queries, batch["query"].cpu().numpy())
-            probabilities.append(gate)
+            query, gate = self.model.query_points(queries)
+            gates.append(gate)
             terms["query"] = self._query(batch["query"], query, points)
         if weights.hierarchy and len(batch["codes"]):
             distances = self.model.fusion.distances(points[batch["codes"]], points)
             terms["hierarchy"] = hierarchy_loss(distances, self.tree_distance[batch["codes"]], scale)
         if weights.radius:
             terms["radius"] = radius_loss(self.model.fusion.radii(points), self.level, scale)
-        gates = [gate for gate in probabilities if gate is not None]
-        if weights.balance and gates:
-            terms["balance"] = balance_loss(torch.cat(gates), self.settings.model.top_k)
+        chosen = [gate for gate in gates if gate is not None]
+        if weights.balance and chosen:
+            terms["balance"] = balance_loss(torch.cat(chosen), self.settings.model.top_k)
         return terms
 
     def _contrastive(self, batch: Batch, points: Tensor) -> Tensor:
@@ -191,13 +205,17 @@ class StageModule(pl.LightningModule):
     # Training
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        live = batch["live"]
-        vectors = self.model.channel_vectors(self.inputs.channels, live.cpu().numpy())
-        table = self.table.index_copy(0, live, vectors)
-        self.table[live] = vectors.detach()
+        live, live_query = batch["live"], batch["live_query"]
+        codes = self.model.channel_vectors(self.inputs.channels, live.cpu().numpy())
+        table = self.code_table.index_copy(0, live, codes)
+        self.code_table[live] = codes.detach()
+        queries = self.query_table[batch["query"]]
+        if len(live_query):
+            fresh = self.model.query_vectors(self.inputs.queries, live_query.cpu().numpy())
+            queries = torch.cat([fresh, queries[len(live_query) :]])
+            self.query_table[live_query] = fresh.detach()
         present = drop_channels(self.present, self.settings.model.channel_dropout)
-        points, gate = self.model.fusion(table, present)
-        terms = self.losses(batch, points, [gate])
+        terms = self.losses(batch, table, queries, present)
         loss = self._total(terms)
         self._refuse_non_finite(loss, terms, batch)
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
@@ -219,23 +237,26 @@ class StageModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Dropout of an epoch depends on nothing but seed and epoch, so that a resumed run repeats it.
         torch.manual_seed(self.seed * 10_007 + self.current_epoch)
-        if not self._table_is_fresh:
-            self._refresh_table()
-        self._table_is_fresh = False
+        if not self._tables_are_fresh:
+            self._renew_tables()
+        self._tables_are_fresh = False
         self.model.train()
 
     @torch.no_grad()
-    def _refresh_table(self) -> None:
+    def _renew_tables(self) -> None:
         self.model.eval()
-        self.table.copy_(self.model.channel_vectors(self.inputs.channels, np.arange(len(self.inputs.tree))))
-        self._table_is_fresh = True
+        self.code_table.copy_(self.model.channel_vectors(self.inputs.channels, np.arange(len(self.inputs.tree))))
+        if len(self.inputs.queries):
+            rows = np.arange(len(self.inputs.queries))
+            self.query_table.copy_(self.model.query_vectors(self.inputs.queries, rows))
+        self._tables_are_fresh = True
 
     # Validation
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self._refresh_table()
-        points, gate = self.model.fusion(self.table, self.present)
-        terms = self.losses(batch, points, [gate])
+        self._renew_tables()
+        points, _gate = self.model.fusion(self.code_table, self.present)
+        terms = self.losses(batch, self.code_table, self.query_table[batch["query"]], self.present)
         values = {f"val/{name}": float(value) for name, value in terms.items()}
         values["val/loss"] = float(self._total(terms))
         values |= self._query_hits(batch["query"], points)
@@ -252,7 +273,7 @@ class StageModule(pl.LightningModule):
         rows = rows[leaf]
         if not len(rows):
             return {}
-        query, _ = self.model.query_points(self.inputs.queries, rows.cpu().numpy())
+        query, _ = self.model.query_points(self.query_table[rows])
         distances = self.model.fusion.distances(query, points[self.leaves])
         rank = rank_of_truth(distances, torch.searchsorted(self.leaves, self.query_code[rows]))
         return {"val/query_top1": float((rank < 1).float().mean()), "val/query_top5": float((rank < 5).float().mean())}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
 
 from naics_pipeline.settings import Tokens
@@ -114,8 +115,8 @@ def build_token_cache(
 
 
 def _to_series(ragged: Ragged) -> pl.Series:
-    lists = pl.Series(np.split(ragged.values, ragged.offsets[1:-1]), dtype=pl.List(pl.Int32))
-    return pl.select(pl.when(pl.lit(lists).list.len() > 0).then(pl.lit(lists))).to_series()
+    lists = pa.LargeListArray.from_arrays(ragged.offsets, ragged.values, mask=pa.array(ragged.lengths == 0))
+    return pl.Series(lists)
 
 
 def load_token_cache(descriptions: pl.DataFrame, limits: Tokens, base: Path, directory: Path) -> TokenCache:
