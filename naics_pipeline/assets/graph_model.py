@@ -4,12 +4,15 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline.assets.common import OWNERS, data_version, logger, place, version
-from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS, write_json
+from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS
+from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.config import Config
 from naics_pipeline.resources import Tracking
 from naics_pipeline.storage import Store
 
 NAME = "refined_embeddings.parquet"
+QUERY_MAP = "refined_query_map.npz"
+TRAINING = "reports/refinement.json"
 
 
 @dg.asset(
@@ -29,13 +32,15 @@ def refined_embeddings(
     descriptions: pl.DataFrame,
 ) -> dg.MaterializeResult:
     """One row per code: its point after refinement on the graph of the taxonomy."""
+    from naics_pipeline.evaluation.report import write_metrics
+    from naics_pipeline.graph_model.query_map import QueryMap
     from naics_pipeline.graph_model.refine import refine
     from naics_pipeline.taxonomy.tree import Tree, excluded_matrix
     from naics_pipeline.text_model.embeddings import Embeddings, read_embeddings, write_embeddings
 
     settings = conf.settings
     tree = Tree.from_codes(descriptions["code"].to_list())
-    text = read_embeddings(store.local("text_embeddings.parquet"))
+    text = read_embeddings(store.local(TEXT))
     with tracking.start_run(context, conf.flat(), stage="graph") as run:
         refinement = refine(
             text,
@@ -47,17 +52,17 @@ def refined_embeddings(
             on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
         )
         run.log_metrics(refinement.metrics)
-        write_embeddings(
-            Embeddings(
-                tree.codes,
-                refinement.points,
-                refinement.curvature,
-                metadata={"stage": "graph", "run_id": context.run.run_id},
-            ),
-            store.path(NAME),
+        refined = Embeddings(
+            tree.codes,
+            refinement.points,
+            refinement.curvature,
+            metadata={"stage": "graph", "run_id": context.run.run_id},
         )
-        write_json(store.path("reports/graph_history.json"), refinement.history)
-    store.publish(NAME)
+        write_embeddings(refined, store.path(NAME))
+        QueryMap.fit(text, refined).save(store.path(QUERY_MAP))
+        write_metrics(store.path(TRAINING), {"history": refinement.history, "metrics": refinement.metrics})
+    for name in (NAME, QUERY_MAP, TRAINING):
+        store.publish(name)
     logger.info("%s points, curvature %.3f", f"{len(tree):,}", refinement.curvature)
     return dg.MaterializeResult(
         metadata={

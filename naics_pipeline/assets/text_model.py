@@ -1,11 +1,9 @@
 """The text model: one asset per stage of the curriculum, and the embeddings that the last one gives."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -14,11 +12,11 @@ from naics_pipeline.assets.common import OWNERS, columns, data_version, defined_
 from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.resources import Tracking
-from naics_pipeline.storage import Store, fingerprint, replacing
+from naics_pipeline.storage import Store, fingerprint
 from naics_pipeline.text_model.curriculum import Stage, load_curriculum
 
 STAGES = load_curriculum(Path(defined_conf().settings.curriculum))
-CURVES = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation", "parent_retrieval@1")
+NAME = "text_embeddings.parquet"
 READ_BY_TRAINING = ("seed", "taxonomy", "tokens", "model", "objective", "training")
 EMBEDDING_COLUMNS = columns(
     index=("u16", "rank of the code in string order"),
@@ -55,6 +53,8 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         activity_phrases: pl.DataFrame,
     ) -> dg.MaterializeResult:
         from naics_pipeline.evaluation.plots import training_curves
+        from naics_pipeline.evaluation.report import write_metrics
+        from naics_pipeline.evaluation.summary import FOLLOWED
         from naics_pipeline.text_model.training import read_stage, train_stage
 
         refuse_other_curriculum(conf)
@@ -74,8 +74,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 metrics=structure_of(descriptions, conf),
                 on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
             )
-            write_json(store.path(f"{name}/history.json"), result.history)
-            curves = training_curves({stage.name: result.history}, CURVES)
+            write_metrics(store.path(f"{name}/metrics.json"), result.metrics)
+            write_metrics(store.path(f"{name}/history.json"), {"epochs": result.history})
+            curves = training_curves({stage.name: result.history}, FOLLOWED)
             run.log_bytes(curves, "plots/training_curves.png")
         store.publish(name)
         return dg.MaterializeResult(
@@ -107,19 +108,18 @@ def text_embeddings(
     from naics_pipeline.text_model.embeddings import write_embeddings
     from naics_pipeline.text_model.inference import TextEmbedder
 
-    name = "text_embeddings.parquet"
     embedder = TextEmbedder.load(last_checkpoint(store), conf.settings.accelerator)
     embeddings = embedder.embed_codes(descriptions)
     embeddings = replace(embeddings, metadata=embeddings.metadata | {"run_id": context.run.run_id})
-    write_embeddings(embeddings, store.path(name))
-    store.publish(name)
+    write_embeddings(embeddings, store.path(NAME))
+    store.publish(NAME)
     logger.info("%s points of %d coordinates", f"{len(embeddings.codes):,}", embeddings.points.shape[1])
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(embeddings.codes),
             "curvature": embeddings.curvature,
             "geometry": embeddings.geometry,
-            **place(store, name),
+            **place(store, NAME),
         },
         data_version=data_version(embeddings.points.tobytes(), embeddings.curvature),
     )
@@ -147,9 +147,3 @@ def refuse_other_curriculum(conf: Config) -> None:
             f"{conf.origins['curriculum']}: curriculum = {conf.settings.curriculum} differs from {made_from}, whose "
             "stages the assets are. Set NAICS__CURRICULUM, or the profile, before Dagster loads the definitions."
         )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Small results beside the outputs they belong to."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2))

@@ -1,0 +1,252 @@
+"""What the embeddings are worth: metrics of the text model, of the refined points, and the report on both."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from naics_pipeline.assets import graph_model
+from naics_pipeline.assets.common import OWNERS, data_version, logger, picture, place, version
+from naics_pipeline.assets.text_model import NAME as TEXT
+from naics_pipeline.assets.text_model import STAGES, last_checkpoint
+from naics_pipeline.config import Config
+from naics_pipeline.resources import TrackedRun, Tracking
+from naics_pipeline.storage import Store
+
+if TYPE_CHECKING:
+    from naics_pipeline.evaluation.report import ReportContent
+    from naics_pipeline.taxonomy.tree import Tree
+    from naics_pipeline.text_model.embeddings import Embeddings
+
+TEXT_METRICS = "reports/text_metrics.json"
+REFINED_METRICS = "reports/refined_metrics.json"
+REPORT = "reports/index.html"
+READ_BY_EVALUATION = ("seed", "evaluation", "model.base", "model.base_sha256", "taxonomy")
+EXAMPLES, NEIGHBOURS = 3, 8
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"scikitlearn", "mlflow", "json"},
+    owners=OWNERS,
+    code_version=version(1, *READ_BY_EVALUATION),
+    deps=["text_embeddings", "triplets"],
+)
+def text_evaluation(
+    context: dg.AssetExecutionContext,
+    conf: dg.ResourceParam[Config],
+    store: dg.ResourceParam[Store],
+    tracking: Tracking,
+    descriptions: pl.DataFrame,
+    index_entries: pl.DataFrame,
+) -> dg.MaterializeResult:
+    """One set of metrics: the text model's points against the tree and on held-out entries, beside baselines."""
+    from naics_pipeline.evaluation import summary
+    from naics_pipeline.text_model.embeddings import read_embeddings
+    from naics_pipeline.text_model.inference import TextEmbedder
+
+    settings = conf.settings
+    tree = tree_of(descriptions)
+    with tracking.start_run(context, conf.flat(), stage="text_evaluation") as run:
+        embedder = TextEmbedder.load(last_checkpoint(store), settings.accelerator)
+        content = summary.measure_text(
+            read_embeddings(store.local(TEXT)),
+            summary.held_out_queries(index_entries, embedder),
+            tree,
+            baselines=baseline_rows(conf, descriptions, index_entries, tree),
+            cutoffs=settings.evaluation.cutoffs,
+        )
+        log_metrics(run, content["text"], content["baselines"])
+        return publish_metrics(store, TEXT_METRICS, content, content["text"])
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"scikitlearn", "mlflow", "json"},
+    owners=OWNERS,
+    code_version=version(1, *READ_BY_EVALUATION, "graph.smoothing_rounds"),
+    deps=["text_embeddings", "refined_embeddings", "triplets"],
+)
+def refined_evaluation(
+    context: dg.AssetExecutionContext,
+    conf: dg.ResourceParam[Config],
+    store: dg.ResourceParam[Store],
+    tracking: Tracking,
+    descriptions: pl.DataFrame,
+    index_entries: pl.DataFrame,
+) -> dg.MaterializeResult:
+    """One set of metrics: the refined points, beside plain smoothing and against the text model."""
+    from naics_pipeline.evaluation import summary
+    from naics_pipeline.graph_model.query_map import QueryMap
+    from naics_pipeline.text_model.inference import TextEmbedder
+
+    settings = conf.settings
+    tree = tree_of(descriptions)
+    with tracking.start_run(context, conf.flat(), stage="refined_evaluation") as run:
+        embedder = TextEmbedder.load(last_checkpoint(store), settings.accelerator)
+        text = summary.held_out_queries(index_entries, embedder)
+        query_map = QueryMap.load(store.local(graph_model.QUERY_MAP))
+        content = summary.measure_refined(
+            spaces_of(conf, store, tree),
+            {"text": text, "refined": summary.Queries(query_map.apply(text.points), text.truth)},
+            tree,
+            cutoffs=settings.evaluation.cutoffs,
+            seed=settings.seed,
+        )
+        log_metrics(run, content["refined"], {"smoothed": content["smoothed"]})
+        return publish_metrics(store, REFINED_METRICS, content, content["refined"])
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"html", "mlflow"},
+    owners=OWNERS,
+    code_version=version(1, "source", "vintage", "graph.smoothing_rounds"),
+    deps=["text_evaluation", "refined_evaluation", "triplets"],
+)
+def evaluation_report(
+    context: dg.AssetExecutionContext,
+    conf: dg.ResourceParam[Config],
+    store: dg.ResourceParam[Store],
+    tracking: Tracking,
+    descriptions: pl.DataFrame,
+) -> dg.MaterializeResult:
+    """One HTML page that needs nothing beside itself: every table and picture of this state of the pipeline."""
+    from naics_pipeline.evaluation import summary
+    from naics_pipeline.evaluation.report import read_metrics, write_report
+    from naics_pipeline.taxonomy.triplets import hardness_table
+
+    tree = tree_of(descriptions)
+    spaces = spaces_of(conf, store, tree)
+    refinement = read_metrics(store.local(graph_model.TRAINING))
+    with tracking.start_run(context, conf.flat(), stage="report") as run:
+        pictures = summary.draw(
+            spaces,
+            tree,
+            dict(descriptions.select("code", "title").iter_rows()),
+            stages={stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in STAGES},
+            refinement=refinement["history"],
+            hardness=hardness_table(store.local("triplets")),
+        )
+        write_report(store.path(REPORT), report_content(conf, store, spaces, descriptions, refinement, pictures))
+        for name, png in pictures.items():
+            run.log_bytes(png, f"plots/{name}.png")
+        run.log_bytes(store.path(REPORT).read_bytes(), "report.html")
+    store.publish(REPORT)
+    logger.info("report at %s", store.path(REPORT))
+    return dg.MaterializeResult(
+        metadata={**{name: picture(png) for name, png in pictures.items()}, **place(store, REPORT)},
+        data_version=data_version(store.local(TEXT_METRICS), store.local(REFINED_METRICS)),
+    )
+
+
+def tree_of(descriptions: pl.DataFrame) -> "Tree":
+    """The taxonomy as a tree."""
+    from naics_pipeline.taxonomy.tree import Tree
+
+    return Tree.from_codes(descriptions["code"].to_list())
+
+
+def spaces_of(conf: Config, store: Store, tree: "Tree") -> "dict[str, Embeddings]":
+    """Text, smoothed and refined embeddings."""
+    from naics_pipeline.evaluation.summary import variants
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    text, refined = (read_embeddings(store.local(name)) for name in (TEXT, graph_model.NAME))
+    return variants(text, refined, tree, conf.settings.graph.smoothing_rounds)
+
+
+def baseline_rows(
+    conf: Config, descriptions: pl.DataFrame, index_entries: pl.DataFrame, tree: "Tree"
+) -> dict[str, dict[str, float]]:
+    """What methods without training reach on the same split; nothing where they are switched off."""
+    from naics_pipeline.evaluation.baselines import baselines
+    from naics_pipeline.text_model.device import resolve
+
+    settings = conf.settings
+    if not settings.evaluation.baselines:
+        return {}
+    return baselines(
+        descriptions,
+        index_entries,
+        settings.model.base,
+        tree,
+        seed=settings.seed,
+        sha256=settings.model.base_sha256,
+        device=str(resolve(settings.accelerator)),
+    )
+
+
+def report_content(
+    conf: Config,
+    store: Store,
+    spaces: "Mapping[str, Embeddings]",
+    descriptions: pl.DataFrame,
+    refinement: Mapping[str, Any],
+    pictures: Mapping[str, bytes],
+) -> "ReportContent":
+    """What the page shows."""
+    from naics_pipeline.evaluation.report import ReportContent, read_metrics
+
+    text, refined = (read_metrics(store.local(name)) for name in (TEXT_METRICS, REFINED_METRICS))
+    measured = {"text": text["text"], "smoothed": refined["smoothed"], "refined": refined["refined"]}
+    return ReportContent(
+        source=conf.settings.source,
+        vintage=conf.settings.vintage,
+        codes=descriptions.height,
+        queries_count=text["queries"],
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        structure=measured | text["baselines"],
+        ceiling=text["ceiling"],
+        queries=measured | text["baselines"],
+        stages={stage.name: stage_file(store, stage.name, "metrics.json") for stage in STAGES},
+        left_out=refinement["metrics"],
+        comparisons=refined["comparisons"],
+        gate=refined["gate"],
+        pictures=pictures,
+        neighbours=neighbours(spaces["refined"], descriptions),
+        settings=conf.settings.model_dump(mode="json"),
+    )
+
+
+def stage_file(store: Store, stage: str, name: str) -> Any:
+    """A small result that lies beside a stage's checkpoint."""
+    from naics_pipeline.evaluation.report import read_metrics
+
+    return read_metrics(store.local(f"stages/{stage}/{name}"))
+
+
+def neighbours(space: "Embeddings", descriptions: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The codes nearest to a few six-digit codes, spread over the taxonomy."""
+    from naics_pipeline.search.index import nearest
+
+    detailed = descriptions.filter(level=6).select("code", "title")
+    chosen = detailed.gather_every(max(1, detailed.height // EXAMPLES))[:EXAMPLES]
+    return {
+        f"{code} {title}": nearest(space, code, NEIGHBOURS)
+        .join(descriptions, on="code", how="left", maintain_order="left")
+        .select("code", "title", "distance")
+        for code, title in chosen.iter_rows()
+    }
+
+
+def log_metrics(run: TrackedRun, own: Mapping[str, float], others: Mapping[str, Mapping[str, float]]) -> None:
+    """The metrics under their own names, so that runs compare; what stands beside them, under its name."""
+    beside = {f"{row}/{name}": value for row, metrics in others.items() for name, value in metrics.items()}
+    run.log_metrics({**own, **beside})
+
+
+def publish_metrics(store: Store, name: str, content: dict[str, Any], own: Mapping[str, float]) -> dg.MaterializeResult:
+    """Writes a file of metrics; its own ones become the asset's metadata."""
+    from naics_pipeline.evaluation.report import plain, write_metrics
+
+    write_metrics(store.path(name), content)
+    store.publish(name)
+    shown = ("cophenetic_correlation", "parent_retrieval@1", "query_top1")
+    logger.info(", ".join(f"{metric} {own[metric]:.3f}" for metric in shown))
+    return dg.MaterializeResult(
+        metadata={**{metric: float(value) for metric, value in own.items()}, **place(store, name)},
+        data_version=data_version(plain(content)),
+    )

@@ -1,0 +1,151 @@
+"""What is measured of the embeddings of one run: the content of the metrics files and the pictures of the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from naics_pipeline.evaluation import plots
+from naics_pipeline.evaluation.compare import compare_scores, gate
+from naics_pipeline.evaluation.retrieval import query_distances, query_scores
+from naics_pipeline.evaluation.structure import (
+    ceiling,
+    code_scores,
+    embedding_distances,
+    evaluate_embeddings,
+)
+from naics_pipeline.geometry import lorentz
+from naics_pipeline.graph_model.refine import aligned
+from naics_pipeline.graph_model.smoothing import smooth
+from naics_pipeline.taxonomy.text import HELD_OUT
+from naics_pipeline.taxonomy.tree import LEVELS, Tree
+from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.text_model.inference import TextEmbedder
+
+FOLLOWED = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation", "parent_retrieval@1")
+"""What the training curves show of a stage."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Held-out index entries as points.
+
+    Attributes:
+        points: (Q, d + 1) in the space that is searched.
+        truth: (Q,) the right code of each.
+    """
+
+    points: np.ndarray
+    truth: np.ndarray
+
+
+def held_out_queries(index_entries: pl.DataFrame, embedder: TextEmbedder) -> Queries:
+    """The held-out entries in the text model's space."""
+    entries = index_entries.filter(split=HELD_OUT)
+    return Queries(embedder.embed_texts(entries["entry"].to_list()), entries["code"].to_numpy().astype(str))
+
+
+def variants(text: Embeddings, refined: Embeddings, tree: Tree, smoothing_rounds: int) -> dict[str, Embeddings]:
+    """Text, smoothed and refined embeddings, in the order of the tree's codes."""
+    text, refined = aligned(text, tree), aligned(refined, tree)
+    return {"text": text, "smoothed": replace(text, points=smooth(text, tree, smoothing_rounds)), "refined": refined}
+
+
+def measure_text(
+    text: Embeddings,
+    queries: Queries,
+    tree: Tree,
+    *,
+    baselines: Mapping[str, Mapping[str, float]],
+    cutoffs: Sequence[int],
+) -> dict[str, Any]:
+    """Content of text_metrics.json: the text model's metrics, baselines beside them, and what the tree itself reaches.
+
+    Args:
+        baselines: rows of `evaluation.baselines.baselines`; empty where they were not asked for.
+    """
+    own = evaluate_embeddings(text, tree=tree, cutoffs=cutoffs) | _means(_query_scores(text, queries))
+    best = ceiling(tree, cutoffs=cutoffs)
+    return {"queries": len(queries.truth), "text": own, "baselines": dict(baselines), "ceiling": best}
+
+
+def measure_refined(
+    spaces: Mapping[str, Embeddings],
+    queries: Mapping[str, Queries],
+    tree: Tree,
+    *,
+    cutoffs: Sequence[int],
+    seed: int,
+) -> dict[str, Any]:
+    """Content of refined_metrics.json: refined and smoothed metrics, the gate, and refined against text by score.
+
+    Args:
+        spaces: as `variants` gives them.
+        queries: the same entries in the space of "text" and of "refined".
+        seed: of the bootstrap.
+    """
+    structure = {name: evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) for name, space in spaces.items()}
+    by_query = {name: _query_scores(spaces[name], points) for name, points in queries.items()}
+    by_code = {name: code_scores(distances_of(spaces[name]), tree, cutoffs=cutoffs) for name in queries}
+    compared = compare_scores(by_code["text"], by_code["refined"], seed=seed)
+    compared |= compare_scores(by_query["text"], by_query["refined"], seed=seed)
+    return {
+        "queries": len(queries["refined"].truth),
+        "refined": structure["refined"] | _means(by_query["refined"]),
+        "smoothed": structure["smoothed"],
+        "gate": [asdict(rule) for rule in gate(structure["text"], structure["refined"])],
+        "comparisons": {name: asdict(comparison) for name, comparison in compared.items()},
+    }
+
+
+def draw(
+    spaces: Mapping[str, Embeddings],
+    tree: Tree,
+    titles: Mapping[str, str],
+    *,
+    stages: Mapping[str, Sequence[Mapping[str, float]]],
+    refinement: Sequence[Mapping[str, float]],
+    hardness: pl.DataFrame,
+) -> dict[str, bytes]:
+    """The pictures of the report as PNG, by the names it knows.
+
+    Args:
+        spaces: as `variants` gives them.
+        stages: stage → its epochs.
+        refinement: epochs of the graph model.
+        hardness: the hardness table of the triplets.
+    """
+    distances = {name: distances_of(space) for name, space in spaces.items()}
+    radii = {
+        name: lorentz.radius(torch.from_numpy(space.points), curvature=space.curvature).numpy()
+        for name, space in spaces.items()
+    }
+    disks = {
+        f"poincare_disk_{name}": plots.poincare_disk(distances[name], radii[name], tree, titles, name=name)
+        for name in ("refined", "text")
+    }
+    return disks | {
+        "distance_scatter": plots.distance_scatter(distances, tree),
+        "radius_by_level": plots.radius_by_level(radii, tree),
+        "training_curves": plots.training_curves(stages, FOLLOWED),
+        "refinement_curves": plots.training_curves({"graph": refinement}),
+        "hardness_histogram": plots.hardness_histogram(hardness),
+    }
+
+
+def distances_of(space: Embeddings) -> np.ndarray:
+    """(N, N) float64, in the order of the rows."""
+    return embedding_distances(space.points, space.curvature, space.geometry)
+
+
+def _query_scores(space: Embeddings, queries: Queries) -> dict[str, np.ndarray]:
+    candidates = space.level == max(LEVELS)
+    distances = query_distances(queries.points, space.points[candidates], space.curvature, space.geometry)
+    return query_scores(distances, space.codes[candidates], queries.truth)
+
+
+def _means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values.mean()) if values.size else float("nan") for name, values in scores.items()}
