@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 
 from naics_pipeline import automation, checks
-from naics_pipeline.assets import graph_model, taxonomy, text_model, training_data
+from naics_pipeline.assets import evaluation, graph_model, taxonomy, text_model, training_data
 from naics_pipeline.progress import progress
 from naics_pipeline.resources import ConfResource, ParquetFrames, StoreResource, Tracking
 
-ASSET_MODULES = [taxonomy, training_data, text_model, graph_model]
+ASSET_MODULES = [taxonomy, training_data, text_model, graph_model, evaluation]
 
 
 def default_resources() -> dict[str, Any]:
