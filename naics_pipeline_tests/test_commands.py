@@ -1,0 +1,99 @@
+"""The commands of README.md as a user types them, in processes of their own, on a model small enough for a test."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from naics_pipeline_tests import runs
+from naics_pipeline_tests.conftest import REPOSITORY
+
+MADE_BY_TRIPLETS_PLUS = [
+    "triplets",
+    "stages/01_only",
+    "text_embeddings.parquet",
+    "refined_embeddings.parquet",
+    "reports/text_metrics.json",
+    "reports/refined_metrics.json",
+    "reports/index.html",
+]
+
+
+@pytest.fixture
+def environment(tmp_path, tiny_base) -> dict[str, str]:
+    """One short stage, a model of two small blocks, outputs and Dagster's home in a temporary directory."""
+    curriculum = tmp_path / "curriculum"
+    curriculum.mkdir()
+    shutil.copy(REPOSITORY / "conf" / "curriculum" / "01_easy.yaml", curriculum / "01_only.yaml")
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("NAICS", "DAGSTER", "MLFLOW"))}
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DAGSTER_HOME": str(home),
+        "NAICS_DATA_DIR": str(tmp_path / "data"),
+        "NAICS__CURRICULUM": str(curriculum),
+        "NAICS__MODEL__BASE": str(tiny_base),
+        "NAICS__TRAINING__EPOCHS_SCALE": "0.1",
+        "NAICS__TRAINING__PAIRS_PER_EPOCH": "64",
+        "NAICS__GRAPH__STEPS": "60",
+        "NAICS__EVALUATION__BASELINES": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def shell(command: str, environment: dict[str, str], directory: Path = REPOSITORY, program: str = "bash") -> str:
+    """Output of a command line; fails with it where the command does."""
+    result = subprocess.run(
+        [program, "-c", command], env=environment, cwd=directory, capture_output=True, text=True, timeout=500
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-5000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", ["dagster asset materialize --select 'triplets+'", "dg launch --assets 'triplets+'"]
+)
+def test_the_literal_command_retrains_everything(command, environment, tmp_path):
+    data = tmp_path / "data"
+    given = runs.materialize('+key:"triplets" or key:"activity_phrases" or key:"token_cache"', data)
+    assert given.success
+    shutil.rmtree(data / "triplets")
+    shell(f"source conf/env.sh && {command} 'triplets+'", environment)
+    assert [name for name in MADE_BY_TRIPLETS_PLUS if not (data / name).exists()] == []
+
+
+def test_outputs_survive_without_a_home_and_from_any_directory(environment, tmp_path):
+    del environment["DAGSTER_HOME"]
+    shell("dagster asset materialize -m naics_pipeline.definitions --select index_entries", environment, tmp_path)
+    assert (tmp_path / "data" / "index_entries.parquet").is_file()
+
+
+def test_a_setting_that_cannot_be_is_refused_before_anything_starts(environment, tmp_path):
+    command = "source conf/env.sh && dagster asset materialize --select index_entries"
+    with pytest.raises(AssertionError, match=r"NAICS__GRAPH__STEPS: graph\.steps = 'many'"):
+        shell(command, environment | {"NAICS__GRAPH__STEPS": "many"})
+    assert not (tmp_path / "data").exists()
+
+
+SHELLS = [program for program in ("bash", "zsh") if shutil.which(program)]
+
+
+@pytest.mark.parametrize("program", SHELLS)
+def test_the_environment_file_works_from_any_directory(program, environment, tmp_path):
+    del environment["DAGSTER_HOME"]
+    command = f"source '{REPOSITORY}/conf/env.sh' && echo $DAGSTER_MODULE_NAME $DAGSTER_HOME"
+    found = shell(command, environment, tmp_path, program).split()
+    assert found == ["naics_pipeline.definitions", str(REPOSITORY / "dagster_home")]
+
+
+@pytest.mark.parametrize("program", SHELLS)
+def test_the_environment_file_respects_what_is_set(program, environment):
+    command = "source conf/env.sh && echo $DAGSTER_MODULE_NAME $DAGSTER_HOME"
+    found = shell(command, environment | {"DAGSTER_MODULE_NAME": "mine"}, program=program).split()
+    assert found == ["mine", environment["DAGSTER_HOME"]]
