@@ -21,7 +21,7 @@ ROWS = [
 ]
 
 
-def _texts() -> pl.DataFrame:
+def texts() -> pl.DataFrame:
     source = str(WORKBOOKS) if WORKBOOKS.is_dir() else "sample"
     books = census.read_source(source, 2022, Download(), Path(tempfile.gettempdir()))
     return text.descriptions(books, text.index_entries(books, 0.2))
@@ -29,13 +29,13 @@ def _texts() -> pl.DataFrame:
 
 def to_descriptions(directory: Path) -> Work:
     def work() -> None:
-        _texts().write_parquet(directory / "descriptions.parquet", compression="zstd")
+        texts().write_parquet(directory / "descriptions.parquet", compression="zstd")
 
     return work
 
 
 def to_distances(directory: Path) -> Work:
-    frame = _texts()
+    frame = texts()
 
     def work() -> None:
         tree.relations(frame).write_parquet(directory / "relations.parquet", compression="zstd")
@@ -46,7 +46,7 @@ def to_distances(directory: Path) -> Work:
 
 def naive_distances(directory: Path) -> Work:
     """Pair after pair, walking up from both codes: the way of the published programs."""
-    frame = _texts()
+    frame = texts()
     codes = frame["code"].to_list()
     excluded = dict(frame.select("code", "excluded_codes").rows())
 
@@ -76,7 +76,7 @@ def naive_distances(directory: Path) -> Work:
 
 
 def to_triplets(directory: Path) -> Work:
-    frame = _texts()
+    frame = texts()
     distances, relations = tree.distances(frame), tree.relations(frame)
 
     def work() -> None:
@@ -97,7 +97,7 @@ def count_triplets(directory: Path) -> Work:
 
 def naive_triplets(directory: Path) -> tuple[Work, float]:
     """A row per triplet in one table, for evenly spaced anchors; all of them need more memory than the machine has."""
-    frame = _texts()
+    frame = texts()
     step = max(1, frame.height // NAIVE_ANCHORS)
     anchors = frame["code"].gather_every(step)
     relations = tree.relations(frame)

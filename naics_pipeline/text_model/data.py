@@ -1,7 +1,7 @@
 """What a text model trains on: the texts of codes and queries as tokens or hidden states, and an epoch's batches."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +125,7 @@ class StageBatches(IterableDataset[Batch]):
 
     def __init__(self, inputs: TrainingInputs, stage: Stage, settings: Training, seed: int) -> None:
         self.inputs, self.stage, self.settings, self.seed = inputs, stage, settings, seed
-        self.epoch = 0
+        self.current_epoch: Callable[[], int] = lambda: 0
         held_out = held_out_pairs(inputs.tree, settings.validation_fraction)
         allowed = pair_mask(stage, inputs.tree)
         self.training_pairs, self.validation_pairs = allowed & ~held_out, allowed & held_out
@@ -138,7 +138,7 @@ class StageBatches(IterableDataset[Batch]):
         return -(-min(pairs, self.settings.pairs_per_epoch or pairs) // self.settings.pairs_per_batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = np.random.default_rng([self.seed, self.epoch])
+        generator = np.random.default_rng([self.seed, self.current_epoch()])
         batches = self._pairs(self.training_pairs, self.sampler, self.settings.pairs_per_epoch, generator)
         size = min(self.settings.queries_per_batch, len(self.training_queries))
         rounds = -(-size * len(self) // max(1, len(self.training_queries)))

@@ -79,7 +79,8 @@ class TextModel(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """The state without the frozen base, which the checkpoint names instead of holding it."""
-        return {name: value for name, value in self.state_dict().items() if ".encoder." not in name or "lora_" in name}
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith("encoder.") or "lora_" in name}
 
 
 class StageModule(pl.LightningModule):
@@ -234,7 +235,10 @@ class StageModule(pl.LightningModule):
             f"{self.last_good or 'none yet'}. Lower learning_rate in the stage's file, or raise temperature."
         )
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Not on_train_epoch_start: Lightning leaves that out for the first epoch of a resumed run.
+        if batch_idx:
+            return
         # Dropout of an epoch depends on nothing but seed and epoch, so that a resumed run repeats it.
         torch.manual_seed(self.seed * 10_007 + self.current_epoch)
         if not self._tables_are_fresh:

@@ -111,6 +111,7 @@ def train_stage(
         work, "best", monitor="val/loss", save_last=True, save_on_train_epoch_end=True, enable_version_counter=False
     )
     trainer = _trainer(settings, epochs, [report, *_early_stopping(settings), best], work)
+    batches.current_epoch = lambda: trainer.current_epoch
     unfinished = work / "last.ckpt"
     if unfinished.is_file():
         logger.info("Stage %s goes on from its last finished epoch", stage.name)
@@ -190,15 +191,17 @@ def _trainer(settings: Settings, epochs: int, callbacks: list[Callback], work: P
 
 
 class EpochReport(Callback):
-    """Tells log and caller of every epoch, and the sampler which epoch it is; its history survives a resume."""
+    """Tells log and caller of every epoch; its history survives a resume."""
 
     def __init__(self, stage: str, epochs: int, batches: StageBatches, on_epoch: OnEpoch) -> None:
         self.stage, self.epochs, self.batches, self.on_epoch = stage, epochs, batches, on_epoch
         self.history: list[dict[str, float]] = []
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self.batches.epoch = trainer.current_epoch
-        self.started = time.monotonic()
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:
+            self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
