@@ -64,17 +64,18 @@ class Model(Section):
 class Objective(Section):
     """Weights of the terms of the loss (0: not computed) and their constants."""
 
-    contrastive: float = Field(1.0, ge=0)
+    contrastive: float = Field(0.1, ge=0)
     query: float = Field(1.0, ge=0)
-    hierarchy: float = Field(0.325, ge=0)
-    radius: float = Field(0.01, ge=0)
-    balance: float = Field(0.01, ge=0)
+    hierarchy: float = Field(1.0, ge=0)
+    radius: float = Field(0.05, ge=0)
+    balance: float = Field(0.2, ge=0)
     contrastive_loss: Literal["dcl", "infonce"] = "dcl"
-    temperature: float = Field(0.07, gt=0)
-    query_temperature: float = Field(0.3, gt=0)
-    learn_temperature: bool = Field(False, description="both temperatures start from their values and are learned")
+    temperature: float = Field(0.5, gt=0)
+    learn_temperature: bool = Field(False, description="temperature is where a learned one starts")
     margin: float = Field(0.5, ge=0, description="norm-adaptive margin: this times sech(radius of the anchor)")
     in_batch_negatives: bool = Field(False, description="codes of the batch beyond the positive join in")
+    query_temperature: float = Field(0.25, gt=0)
+    learn_query_temperature: bool = Field(True, description="query_temperature is where a learned one starts")
     query_smoothing: float = Field(0.1, ge=0, lt=1, description="share of a query's target given to relatives")
     query_margin: float = Field(0.5, ge=0, description="how much nearer a code that Census warns of is made to look")
 

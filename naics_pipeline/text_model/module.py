@@ -41,12 +41,23 @@ class TextModel(nn.Module):
         self.settings = settings
         self.encoder = ChannelEncoder(base, settings.model)
         self.fusion = Fusion(self.encoder.width, settings.model)
-        learned = settings.objective.learn_temperature
+        weights = settings.objective
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self.log_temperature = nn.Parameter(torch.tensor(settings.objective.temperature).log(), requires_grad=learned)
-        self.log_query_temperature = nn.Parameter(
-            torch.tensor(settings.objective.query_temperature).log(), requires_grad=learned
+        self.log_temperature = nn.Parameter(
+            torch.tensor(weights.temperature).log(), requires_grad=weights.learn_temperature
         )
+        self.log_query_temperature = nn.Parameter(
+            torch.tensor(weights.query_temperature).log(), requires_grad=weights.learn_query_temperature
+        )
+
+    @property
+    def temperature(self) -> Tensor:
+        """τ of the contrastive term; without a bound a learned one would fall to 0, where the loss has no minimum."""
+        return self.log_temperature.exp().clamp(0.01, 10.0)
+
+    @property
+    def query_temperature(self) -> Tensor:
+        return self.log_query_temperature.exp().clamp(0.01, 10.0)
 
     def channel_vectors(self, channels: dict[str, Ragged], rows: np.ndarray) -> Tensor:
         """(n, 4, width) vectors of chosen codes; zeros for absent channels."""
@@ -181,8 +192,7 @@ class StageModule(pl.LightningModule):
             others = (to_codes[:, len(positive) :] - margin).masked_fill(~farther, math.inf)
             # The K drawn ones are among the batch's codes already.
             to_negative = others
-        temperature = self.model.log_temperature.exp()
-        return contrastive_loss(to_positive, to_negative, temperature, weights.contrastive_loss)
+        return contrastive_loss(to_positive, to_negative, self.model.temperature, weights.contrastive_loss)
 
     def _query(self, rows: Tensor, query: Tensor, points: Tensor) -> Tensor:
         weights = self.settings.objective
@@ -195,7 +205,7 @@ class StageModule(pl.LightningModule):
         return query_loss(
             distances,
             query_targets(tree_distance, weights.query_smoothing),
-            self.model.log_query_temperature.exp(),
+            self.model.query_temperature,
             confusing,
             weights.query_margin,
         )
@@ -269,6 +279,8 @@ class StageModule(pl.LightningModule):
         radii = level_radius(self.model.fusion.radii(points), self.level)
         values |= {f"radius/level_{level}": radius for level, radius in radii.items()}
         values["scale"] = float(self.model.log_scale.exp())
+        values["temperature"] = float(self.model.temperature)
+        values["query_temperature"] = float(self.model.query_temperature)
         values["curvature"] = float(self.model.fusion.curvature)
         self.log_dict(values, batch_size=1)
 

@@ -244,6 +244,15 @@ def test_weights_of_another_shape_or_a_damaged_checkpoint_are_refused(run, tiny_
         run(settings_of(tiny_base), next_stage, start_from=tmp_path / "nowhere")
 
 
+def test_temperatures_are_learned_only_when_asked(run, tiny_base: Path) -> None:
+    fixed = run(settings_of(tiny_base, learn_query_temperature=False), place="fixed").history[-1]
+    learned = run(settings_of(tiny_base, learn_temperature=True), place="learned").history[-1]
+    assert fixed["temperature"] == 0.5
+    assert fixed["query_temperature"] == 0.25
+    assert learned["temperature"] != 0.5
+    assert learned["query_temperature"] != 0.25
+
+
 def test_in_batch_negatives_and_zero_weights_change_what_is_computed(run, tiny_base: Path) -> None:
     short = STAGE.model_copy(update={"epochs": 1})
     plain = run(settings_of(tiny_base), short, place="plain")
