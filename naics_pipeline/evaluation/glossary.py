@@ -72,7 +72,7 @@ VARIANTS = {
     "text": "Text model",
     "smoothed": "Smoothed (control)",
     "refined": "Refined by the graph",
-    "tfidf": "TF-IDF",
+    "tfidf": "TF\u2011IDF",
     "linear_svm": "Linear SVM",
     "frozen_text": "Base model, frozen",
     "frozen_nearest_entry": "Base model, nearest entry",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ _STYLE: dict[str, Any] = {
 }
 _DPI = 130
 _BINS = 120
+_LABEL_GAP = 0.085
 
 HARDNESS_RULES = {
     8: "excludes one another",
@@ -209,22 +211,39 @@ def poincare_disk(
     palette = np.array([colormaps["tab20"](i % 20) for i in range(len(sectors))])
     colours = palette[np.searchsorted(sectors, tree.sector)]
     children = np.flatnonzero(tree.parent >= 0)
-    with _figure(11.5, 8) as (figure, buffer):
+    with _figure(12.2, 8) as (figure, buffer):
         panel = figure.subplots()
         panel.add_patch(Circle((0, 0), 1, facecolor="#fafbfc", edgecolor=_GREY, lw=0.8))
         edges = np.stack([places[children], places[tree.parent[children]]], axis=1)
         panel.add_collection(LineCollection(list(edges), colors=colours[children], linewidths=0.35, alpha=0.5))
         size = np.array([0, 0, 90, 34, 16, 8, 5])[tree.level]
         panel.scatter(places[:, 0], places[:, 1], c=colours, s=size, linewidths=0, zorder=2)
-        for sector, colour in zip(sectors, palette, strict=True):
+        for sector, colour, place in zip(sectors, palette, _rim_labels(places, tree, sectors), strict=True):
             code = str(tree.codes[sector])
-            panel.annotate(
-                code, places[sector], ha="center", va="center", fontsize=7.5, fontweight="bold", zorder=4,
-                bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "lw": 1.2},
-            )  # fmt: skip
-            panel.scatter([], [], color=[colour], s=40, label=f"{code}  {titles.get(code, '')}"[:52])
-        panel.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), aspect="equal")
+            box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "lw": 1.3}
+            panel.annotate(code, place, ha="center", va="center", fontsize=8.5, fontweight="bold", bbox=box)
+            panel.scatter(
+                [], [], color=[colour], s=40, label=shorten(f"{code} {titles.get(code, '')}", 42, placeholder="…")
+            )
+        panel.set(xlim=(-1.12, 1.12), ylim=(-1.12, 1.12), aspect="equal")
         panel.axis("off")
         panel.set_title(f"{name}: Poincaré disk (its distances in two dimensions, r = {layout.correlation:.2f})")
         panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5, title="sector", alignment="left")
     return buffer.getvalue()
+
+
+def _rim_labels(places: np.ndarray, tree: Tree, sectors: np.ndarray) -> np.ndarray:
+    """(sectors, 2): just outside the disk, at the mean direction of each sector's deepest codes, kept apart."""
+    deepest = tree.level == tree.level.max()
+    own = (tree.sector[None, :] == sectors[:, None]) & deepest
+    own[~own.any(axis=1)] = (tree.sector[None, :] == sectors[:, None])[~own.any(axis=1)]
+    direction = places / np.linalg.norm(places, axis=1, keepdims=True).clip(1e-9)
+    mean = own @ direction
+    angle = np.arctan2(mean[:, 1], mean[:, 0])
+    order = np.argsort(angle)
+    ordered = angle[order]
+    gap = _LABEL_GAP * np.arange(len(ordered))
+    ahead = np.maximum.accumulate(ordered - gap) + gap
+    behind = np.minimum.accumulate((ordered - gap)[::-1])[::-1] + gap
+    angle[order] = (ahead + behind) / 2
+    return 1.07 * np.column_stack([np.cos(angle), np.sin(angle)])

@@ -198,11 +198,13 @@ class _Cell:
 
 
 def _cells(metric: Metric, values: Sequence[float | None]) -> list[_Cell]:
-    """Values as shown, those that look best marked, ties all."""
+    """Values as shown, those that look best marked; none where all look alike."""
     texts = [_shown(value, metric.digits) for value in values]
     known = [value for value in values if _known(value)]
     pick = {"higher": max, "lower": min}.get(metric.better or "")
-    best = _shown(pick(known), metric.digits) if pick and len(known) > 1 else None  # type: ignore[type-var]
+    best = _shown(pick(known), metric.digits) if pick and known else None  # type: ignore[type-var]
+    if len(set(texts) - {ABSENT}) < 2:
+        best = None
     shares = values if metric in QUERIES else [None] * len(texts)
     return [
         _Cell(text, text == best, share if _known(share) else None) for text, share in zip(texts, shares, strict=True)

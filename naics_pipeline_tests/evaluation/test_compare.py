@@ -1,0 +1,66 @@
+"""The paired bootstrap finds what is there and nothing else; the gate holds its bounds."""
+
+import numpy as np
+import pytest
+
+from naics_pipeline.evaluation.compare import compare_scores, gate, paired_bootstrap
+
+
+def test_interval_is_that_of_the_normal_approximation() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=2000)
+    second = first + rng.normal(0.1, 0.5, size=2000)
+    difference = second - first
+    found = paired_bootstrap(first, second, seed=1)
+    margin = 1.96 * difference.std() / np.sqrt(2000)
+    assert found.difference == pytest.approx(difference.mean())
+    assert (found.low, found.high) == pytest.approx((difference.mean() - margin, difference.mean() + margin), abs=2e-3)
+    assert found.p_value < 0.001
+    assert found.verdict == "better"
+    assert paired_bootstrap(second, first, seed=1).verdict == "worse"
+
+
+def test_interval_misses_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    found = [paired_bootstrap(np.zeros(200), rng.normal(size=200), seed=i, resamples=500) for i in range(300)]
+    missed = np.mean([comparison.verdict != "no difference" for comparison in found])
+    assert 0.02 < missed < 0.09
+
+
+def test_equal_variants_do_not_differ() -> None:
+    scores = np.random.default_rng(0).uniform(size=50)
+    found = paired_bootstrap(scores, scores, seed=0)
+    assert (found.difference, found.p_value, found.verdict) == (0, 1, "no difference")
+
+
+def test_codes_that_one_variant_does_not_score_are_left_out() -> None:
+    found = paired_bootstrap(np.array([0, 0, np.nan]), np.array([1, np.nan, 1]), seed=0)
+    assert (found.n, found.difference) == (1, 1)
+    assert np.isnan(paired_bootstrap(np.array([np.nan]), np.array([1.0]), seed=0).difference)
+
+
+def test_same_seed_same_answer_for_every_common_score() -> None:
+    rng = np.random.default_rng(0)
+    first, second = ({"a": rng.uniform(size=90), name: rng.uniform(size=90)} for name in ("b", "c"))
+    found = compare_scores(first, second, seed=7)
+    assert list(found) == ["a"]
+    assert found == compare_scores(first, second, seed=7)
+    assert found != compare_scores(first, second, seed=8)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "failed"),
+    [
+        ((0.90, 0.80, 0.80), (0.88, 0.79, 0.85), []),
+        ((0.90, 0.80, 0.80), (0.87, 0.79, 0.85), ["cophenetic_correlation"]),
+        ((0.90, 0.80, 0.80), (0.90, 0.78, 0.85), ["ndcg@10"]),
+        ((0.90, 0.80, 0.80), (0.90, 0.80, 0.84), ["parent_retrieval@1"]),
+        ((0.90, 0.80, 0.96), (0.90, 0.80, 0.95), []),
+        ((0.90, 0.80, 0.96), (0.90, 0.80, 0.94), ["parent_retrieval@1"]),
+        ((0.90, 0.80, float("nan")), (0.90, 0.80, float("nan")), []),
+    ],
+)
+def test_gate(before: tuple[float, ...], after: tuple[float, ...], failed: list[str]) -> None:
+    names = ("cophenetic_correlation", "ndcg@10", "parent_retrieval@1")
+    rules = gate(dict(zip(names, before, strict=True)), dict(zip(names, after, strict=True)))
+    assert [rule.metric for rule in rules if not rule.passed] == failed

@@ -1,0 +1,135 @@
+"""The page stands alone, says what the numbers say, and survives whatever a title or a fault brings."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from naics_pipeline.errors import NaicsError
+from naics_pipeline.evaluation.compare import gate, paired_bootstrap
+from naics_pipeline.evaluation.report import ReportContent, headline, read_metrics, render, write_metrics, write_report
+
+NAN = float("nan")
+
+
+def content(**changes: Any) -> ReportContent:
+    text = {"cophenetic_correlation": 0.93, "ndcg@10": 0.80, "parent_retrieval@1": 0.81, "distortion_mean": 0.2}
+    refined = {"cophenetic_correlation": 0.99, "ndcg@10": 0.92, "parent_retrieval@1": 0.98, "distortion_mean": 0.1}
+    better = paired_bootstrap(np.zeros(9), np.ones(9), seed=0)
+    whole = ReportContent(
+        source="sample",
+        vintage=2022,
+        codes=2125,
+        queries_count=4103,
+        created="2024-05-01 12:00 UTC",
+        structure={"text": text, "smoothed": text | {"sector_auc": NAN}, "refined": refined, "linear_svm": {}},
+        ceiling={"cophenetic_correlation": 1.0, "ndcg@10": 0.934},
+        queries={"text": {"query_top1": 0.66}, "refined": {"query_top1": 0.67}, "linear_svm": {"query_top1": 0.70}},
+        stages={"01_easy": text},
+        left_out={
+            "left_out_codes": 101.0,
+            "left_out_parent_retrieval@1_refined": 0.87,
+            "kept_parent_retrieval@1_refined": 0.98,
+        },
+        comparisons={"ndcg@10": asdict(better)},
+        gate=[asdict(rule) for rule in gate(text, refined)],
+        pictures={"radius_by_level": b"\x89PNG not looked into", "another_one": b"\x89PNG"},
+        neighbours={"111110 Soybean Farming": pl.DataFrame({"code": ["11111"], "distance": [1.051]})},
+        settings={"seed": 42, "model": {"base": "all-MiniLM-L6-v2"}},
+    )
+    return replace(whole, **changes)
+
+
+def table(page: str, first_heading: str) -> str:
+    found = re.search(rf"<table>\s*<thead><tr><th>{first_heading}.*?</table>", page, re.DOTALL)
+    assert found
+    return found[0]
+
+
+def row(table_: str, label: str) -> list[str]:
+    found = next(line for line in table_.split("<tr>") if line.startswith(f"<td>{label}"))
+    return re.findall(r"<td[^>]*>([^<]*)", found)[1:]
+
+
+def test_nothing_is_fetched_from_anywhere() -> None:
+    page = render(content())
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page))
+    assert page.count("<img") == 2
+    assert not re.search(r"https?://|<link|<script|@import|url\(", page)
+
+
+def test_values_stand_beside_their_ceiling_with_the_best_marked() -> None:
+    structure = table(render(content()), "Metric")
+    assert row(structure, "Cophenetic correlation") == ["0.930", "0.930", "0.990", "1.000"]
+    assert re.findall(r'class="best">([^<]*)', structure) == ["0.990", "0.920", "0.980", "0.100"]
+    assert "Linear SVM" not in structure
+    assert row(table(render(content()), "Method"), "Linear SVM") == ["0.700"]
+
+
+def test_what_is_not_defined_is_a_dash() -> None:
+    structure = table(render(content()), "Metric")
+    assert row(structure, "Sector AUC") == ["–", "–", "–", "–"]
+    nothing = {"text": {"cophenetic_correlation": None, "distortion_worst": float("inf")}}
+    assert "–" in render(content(structure=nothing))
+
+
+def test_headline_says_what_the_numbers_say() -> None:
+    words = headline(content())
+    assert "0.99 (text alone: 0.93)" in words
+    assert "67 of 100" in words
+    assert "Linear SVM: 70" in words
+    assert headline(content(structure={}, queries={})) == "Evaluation of 2,125 codes."
+    assert "–" in headline(content(structure={"text": {"cophenetic_correlation": None}}, queries={}))
+
+
+def test_refinement_that_does_not_beat_smoothing_is_reported_as_such() -> None:
+    assert "at least as good as plain smoothing" in render(content())
+    columns = dict(content().structure)
+    columns["smoothed"] = {**columns["smoothed"], "ndcg@10": 0.99, "distortion_mean": 0.05}
+    page = render(content(structure=columns))
+    assert "does not beat plain smoothing on 2 of 4 metrics: NDCG@10, Mean distortion" in page
+
+
+def test_generalisation_and_gate_are_shown() -> None:
+    page = render(content())
+    assert row(table(page, "Codes"), r"left out (101 codes)") == ["0.870"]
+    assert page.count('class="yes">yes') == 3
+    failed = [{"metric": "ndcg@10", "before": 0.9, "after": 0.8, "minimum": -0.01}]
+    assert 'class="no">no' in render(content(gate=failed))
+
+
+def test_an_empty_report_is_still_a_page() -> None:
+    bare = ReportContent("sample", 2022, 5, 0, "now", structure={}, ceiling={}, queries={})
+    assert "Evaluation of 5 codes." in render(bare)
+
+
+def test_text_from_outside_is_escaped() -> None:
+    page = render(content(source="<script>alert(1)</script>", neighbours={"<b>": pl.DataFrame({"<i>": ["<u>"]})}))
+    assert not re.search(r"<script|<b>|<i>|<u>", page.replace("<b>Top 1</b>", ""))
+
+
+def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "reports" / "index.html"
+    write_report(path, content())
+    before = path.read_text()
+    with pytest.raises(KeyError):
+        write_report(path, content(comparisons={"ndcg@10": {}}))
+    assert path.read_text() == before
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+
+
+def test_metrics_survive_json(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    values = {"a": np.float64(0.5), "b": NAN, "c": np.inf, "collapse": np.bool_(False), "rows": [{"n": np.int64(3)}]}
+    write_metrics(path, values)
+    assert read_metrics(path) == {"a": 0.5, "b": None, "c": None, "collapse": False, "rows": [{"n": 3}]}
+    assert "NaN" not in path.read_text()
+    assert json.loads(path.read_text())["a"] == 0.5
+    path.write_text("{")
+    with pytest.raises(NaicsError, match=r"metrics\.json"):
+        read_metrics(path)
