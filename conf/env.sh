@@ -13,3 +13,7 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$_naics_root/.venv/bin/dagster" ]; then
     export PATH="$_naics_root/.venv/bin:$PATH"
 fi
 unset _naics_file _naics_root
+
+# The webserver of `dagster dev` finds the module by itself; told of it twice, through DAGSTER_MODULE_NAME, it hangs.
+dagster() { if [ "${1:-}" = dev ]; then env -u DAGSTER_MODULE_NAME dagster "$@"; else command dagster "$@"; fi; }
+dg() { if [ "${1:-}" = dev ]; then env -u DAGSTER_MODULE_NAME dg "$@"; else command dg "$@"; fi; }

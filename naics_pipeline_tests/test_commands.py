@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from naics_pipeline_tests import runs
 from naics_pipeline_tests.conftest import REPOSITORY
@@ -79,6 +83,32 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_starts(environment,
     with pytest.raises(AssertionError, match=r"NAICS__GRAPH__STEPS: graph\.steps = 'many'"):
         shell(command, environment | {"NAICS__GRAPH__STEPS": "many"})
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_the_ui_starts_after_the_environment_file(environment, tmp_path):
+    """With DAGSTER_MODULE_NAME exported `dagster dev` itself hangs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = f"source conf/env.sh && dagster dev --host 127.0.0.1 --port {port}"
+    server = subprocess.Popen(["bash", "-c", command], env=environment, cwd=REPOSITORY, start_new_session=True)
+    try:
+        assert answers(f"http://127.0.0.1:{port}/server_info", seconds=180)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def answers(url: str, seconds: int) -> bool:
+    """Whether a server is there before the time is up."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            return requests.get(url, timeout=5).ok
+        except requests.ConnectionError:
+            time.sleep(1)
+    return False
 
 
 SHELLS = [program for program in ("bash", "zsh") if shutil.which(program)]
