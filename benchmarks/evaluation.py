@@ -1,0 +1,125 @@
+"""Metrics of all codes, queries and the paired bootstrap, on the workbooks in NAICS_CENSUS_DIR, else on the sample."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks.data import WORKBOOKS
+from benchmarks.measure import Row, Work
+from naics_pipeline.evaluation.baselines import baselines
+from naics_pipeline.evaluation.compare import paired_bootstrap
+from naics_pipeline.evaluation.retrieval import query_metrics
+from naics_pipeline.evaluation.structure import evaluate_embeddings
+from naics_pipeline.geometry import lorentz
+from naics_pipeline.settings import Download
+from naics_pipeline.taxonomy import census, text
+from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.text_model.embeddings import Embeddings
+
+NAIVE_CODES = 50
+QUERIES = 4103
+
+ROWS = [
+    Row("every structure metric from points", "to_metrics", "naive_neighbours"),
+    Row(f"every metric of {QUERIES:,} queries", "to_query_metrics", "naive_queries"),
+    Row("paired bootstrap, 5,000 resamples", "to_bootstrap", "naive_bootstrap"),
+    Row("all baselines", "to_baselines"),
+]
+
+
+def _frames() -> tuple[pl.DataFrame, pl.DataFrame, Tree]:
+    source = str(WORKBOOKS) if WORKBOOKS.is_dir() else "sample"
+    books = census.read_source(source, 2022, Download(), Path(tempfile.gettempdir()))
+    entries = text.index_entries(books, 0.2)
+    descriptions = text.descriptions(books, entries)
+    return descriptions, entries, Tree.from_codes(descriptions["code"].to_list())
+
+
+def _embeddings(tree: Tree) -> Embeddings:
+    tangent = torch.from_numpy(np.random.default_rng(0).normal(0, 0.3, (len(tree), 64)))
+    return Embeddings(tree.codes, lorentz.exp0(tangent).numpy())
+
+
+def to_metrics(directory: Path) -> Work:
+    tree = _frames()[2]
+    embeddings = _embeddings(tree)
+    return lambda: print(evaluate_embeddings(embeddings, tree=tree)["ndcg@10"])
+
+
+def naive_neighbours(directory: Path) -> tuple[Work, float]:
+    """Code by code with lists and loops, ndcg@10 and parent_retrieval@1 only, ties by chance of the order."""
+    tree = _frames()[2]
+    x = torch.from_numpy(_embeddings(tree).points)
+    distances = lorentz.pairwise_distance(x, x).tolist()
+    depth, level, parent = tree.lca_depth().tolist(), tree.level.tolist(), tree.parent.tolist()
+
+    def work() -> None:
+        total, found = 0.0, 0
+        for code in range(NAIVE_CODES):
+            others = [other for other in range(len(tree)) if other != code]
+            nearest = sorted(others, key=lambda other: distances[code][other])
+            ideal = sorted((depth[code][other] for other in others), reverse=True)
+            gain = sum(depth[code][other] / np.log2(rank + 2) for rank, other in enumerate(nearest[:10]))
+            total += gain / sum(value / np.log2(rank + 2) for rank, value in enumerate(ideal[:10]))
+            above = [other for other in nearest if level[other] == level[code] - 1]
+            found += above[:1] == [parent[code]]
+        print(total, found)
+
+    return work, NAIVE_CODES / len(tree)
+
+
+def _queries() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    tree = _frames()[2]
+    candidates, rng = tree.codes[tree.level == 6], np.random.default_rng(0)
+    return rng.uniform(size=(QUERIES, len(candidates))), candidates, rng.choice(candidates, QUERIES)
+
+
+def to_query_metrics(directory: Path) -> Work:
+    distances, candidates, truth = _queries()
+    return lambda: print(query_metrics(distances, candidates, truth)["query_mrr"])
+
+
+def naive_queries(directory: Path) -> Work:
+    distances, candidates, truth = _queries()
+    rows, codes = distances.tolist(), candidates.tolist()
+
+    def work() -> None:
+        total = 0.0
+        for row, right in zip(rows, truth.tolist(), strict=True):
+            ranking = [code for _, code in sorted(zip(row, codes, strict=True))]
+            total += 1 / (ranking.index(right) + 1)
+        print(total / len(rows))
+
+    return work
+
+
+def _scores() -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.random.default_rng(0).integers(0, 2, (2, QUERIES)).astype(np.float64)
+    return first, second
+
+
+def to_bootstrap(directory: Path) -> Work:
+    first, second = _scores()
+    return lambda: print(paired_bootstrap(first, second, seed=0))
+
+
+def naive_bootstrap(directory: Path) -> Work:
+    first, second = _scores()
+
+    def work() -> None:
+        rng = np.random.default_rng(0)
+        means = []
+        for _ in range(5000):
+            drawn = rng.integers(0, len(first), len(first))
+            means.append((second[drawn] - first[drawn]).mean())
+        print(np.quantile(means, [0.025, 0.975]))
+
+    return work
+
+
+def to_baselines(directory: Path) -> Work:
+    descriptions, entries, tree = _frames()
+    return lambda: print(baselines(descriptions, entries, "all-MiniLM-L6-v2", tree, seed=0))
