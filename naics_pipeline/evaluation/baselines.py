@@ -85,9 +85,10 @@ class _Corpus:
 def _tfidf(corpus: _Corpus) -> Iterator[_Row]:
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
     codes = vectorizer.fit_transform(corpus.texts)
-    queries = vectorizer.transform(corpus.queries)
-    similarity = (codes @ codes.T).toarray()
-    yield "tfidf", 1 - (queries @ codes[corpus.is_candidate].T).toarray(), 1 - similarity
+    found = np.empty((0, len(corpus.candidates)))
+    if corpus.queries:
+        found = (vectorizer.transform(corpus.queries) @ codes[corpus.is_candidate].T).toarray()
+    yield "tfidf", 1 - found, 1 - (codes @ codes.T).toarray()
 
 
 def _linear_svm(corpus: _Corpus, seed: int) -> Iterator[_Row]:

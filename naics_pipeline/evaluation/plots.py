@@ -82,7 +82,7 @@ def training_curves(
     columns = min(3, len(names))
     height = -(-len(names) // columns)
     stages = list(histories)
-    palette = colormaps["viridis"](np.linspace(0.1, 0.75, max(len(stages), 1)))
+    palette = colormaps["viridis"](np.linspace(0.1, 0.75, len(stages)))
     with _figure(4.2 * columns, 2.5 * height + 0.4) as (figure, buffer):
         axes = figure.subplots(height, columns, squeeze=False).ravel()
         for panel in axes[len(names) :]:
@@ -98,7 +98,8 @@ def training_curves(
                 start += len(values)
             panel.set_title(name)
             panel.set_xlabel("epoch, all stages")
-        axes[0].legend(fontsize=8)
+        if stages:
+            axes[0].legend(fontsize=8)
     return buffer.getvalue()
 
 
