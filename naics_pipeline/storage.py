@@ -34,7 +34,8 @@ def fingerprint(*parts: Any) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder; what is written there takes the place of `path` at the end.
 
-    Works for a file and for a directory. On an error the temporary is removed and the old content stays.
+    Works for a file and for a directory. On an error the temporary is removed and the old content stays; what a killed
+    process left is removed by the next one.
 
     Raises:
         NaicsError: the disk is full or the place cannot be written; names the path.
@@ -42,6 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         yield temporary
         if temporary.is_dir():
             _replace_directory(temporary, path)
@@ -53,10 +55,32 @@ def replacing(path: Path) -> Iterator[Path]:
             "Free some space or point NAICS_DATA_DIR to another place, then run again."
         ) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        path.unlink()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Temporaries of `path` whose process is gone."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        owner = leftover.name.removesuffix(".tmp").rsplit(".", 1)[-1]
+        if owner.isdigit() and not _is_running(int(owner)):
+            _remove(leftover)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _replace_directory(new: Path, path: Path) -> None:

@@ -108,7 +108,10 @@ def load_base(directory: Path, dropout: float | None = None) -> Any:
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
+    # Loading takes a tenth of a second; its bar would only break up the progress of what follows.
+    disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(directory)
         if dropout is not None:
