@@ -1,6 +1,7 @@
 """What a text model trains on: the texts of codes and queries as tokens or hidden states, and an epoch's batches."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def query_table(index_entries: pl.DataFrame, phrases: pl.DataFrame, validation_f
     share = [
         int(fingerprint(code, text)[:8], 16) % 10_000 for code, text in zip(table["code"], table["text"], strict=True)
     ]
-    return table.with_columns(held_out=pl.Series(share) < round(10_000 * validation_fraction))
+    return table.with_columns(held_out=pl.Series(share, dtype=pl.Int64) < round(10_000 * validation_fraction))
 
 
 def _cached_states(
@@ -115,8 +116,14 @@ def _cached_states(
             temporary.mkdir(parents=True)
             for name, ragged in texts.items():
                 np.save(temporary / f"{name}.npy", hidden_states(encoder, ragged, tokens_per_group).values)
+        for other in directory.iterdir():
+            # Half a gigabyte each, and of texts or a base that are no longer used.
+            if other != place and other.is_dir():
+                shutil.rmtree(other)
     return {
-        name: Ragged(np.load(place / f"{name}.npy", mmap_mode="r"), ragged.offsets) for name, ragged in texts.items()
+        # An empty file cannot be mapped.
+        name: Ragged(np.load(place / f"{name}.npy", mmap_mode="r" if len(ragged.values) else None), ragged.offsets)
+        for name, ragged in texts.items()
     }
 
 

@@ -263,6 +263,44 @@ def test_in_batch_negatives_and_zero_weights_change_what_is_computed(run, tiny_b
     assert logged == {"train/contrastive", "train/hierarchy", "train/loss"}
 
 
+@pytest.mark.parametrize("blocks", [None, 1])
+def test_one_sector_without_any_entry_or_phrase_trains(sample_descriptions, tiny_base, tmp_path, blocks) -> None:
+    sector = sample_descriptions.filter(pl.col("code").str.starts_with("11")).with_columns(
+        examples=pl.lit(None, dtype=pl.String), excluded_codes=pl.lit([], dtype=pl.List(pl.String))
+    )
+    nothing = {"code": pl.String, "entry": pl.String, "split": pl.String}
+    result = training.train_stage(
+        STAGE.model_copy(update={"epochs": 1}),
+        settings_of(tiny_base, {"trainable_blocks": blocks}),
+        descriptions=sector,
+        index_entries=pl.DataFrame(schema=nothing),
+        phrases=pl.DataFrame(schema={"phrase": pl.String, "code": pl.String, "under": pl.String}),
+        token_cache=tmp_path / "token_cache",
+        hidden_cache=tmp_path / "hidden",
+        directory=tmp_path / "stage",
+        start_from=None,
+        metrics=lambda distances: {},
+        on_epoch=lambda epoch, values: None,
+    )
+    assert "train/query" not in result.history[0]
+    assert result.history[0]["train/hierarchy"] > 0
+
+
+def test_hidden_states_are_computed_once_and_old_ones_removed(run, tiny_base: Path, tmp_path: Path, caplog) -> None:
+    short = STAGE.model_copy(update={"epochs": 1})
+    settings = settings_of(tiny_base, {"trainable_blocks": 1})
+    with caplog.at_level("INFO"):
+        run(settings, short)
+        assert "Computing hidden states" in caplog.text
+        first = list((tmp_path / "hidden").iterdir())
+        caplog.clear()
+        run(settings.model_copy(update={"seed": 5}), short)
+        assert "Computing hidden states" not in caplog.text
+        run(settings.model_copy(update={"tokens": settings.tokens.model_copy(update={"title": 10})}), short)
+    assert len(first) == len(list((tmp_path / "hidden").iterdir())) == 1
+    assert first != list((tmp_path / "hidden").iterdir())
+
+
 def test_held_out_pairs_and_queries_are_never_trained_on(
     sample_descriptions, sample_entries, phrases, tiny_base
 ) -> None:
