@@ -1,5 +1,6 @@
 """Metrics of all codes, queries and the paired bootstrap, on the workbooks in NAICS_CENSUS_DIR, else on the sample."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -23,7 +24,7 @@ NAIVE_CODES = 50
 QUERIES = 4103
 
 ROWS = [
-    Row("every structure metric from points", "to_metrics", "naive_neighbours"),
+    Row("every structure metric from points", "to_metrics", "naive_metrics"),
     Row(f"every metric of {QUERIES:,} queries", "to_query_metrics", "naive_queries"),
     Row("paired bootstrap, 5,000 resamples", "to_bootstrap", "naive_bootstrap"),
     Row("all baselines", "to_baselines"),
@@ -49,24 +50,38 @@ def to_metrics(directory: Path) -> Work:
     return lambda: print(evaluate_embeddings(embeddings, tree=tree)["ndcg@10"])
 
 
-def naive_neighbours(directory: Path) -> tuple[Work, float]:
-    """Code by code with lists and loops, ndcg@10 and parent_retrieval@1 only, ties by chance of the order."""
+def naive_metrics(directory: Path) -> tuple[Work, float]:
+    """Code by code, pair by pair, with lists: correlation, ndcg, purity, edges, parents, children, siblings."""
     tree = _frames()[2]
     x = torch.from_numpy(_embeddings(tree).points)
     distances = lorentz.pairwise_distance(x, x).tolist()
-    depth, level, parent = tree.lca_depth().tolist(), tree.level.tolist(), tree.parent.tolist()
+    steps, depth = tree.tree_distance().tolist(), tree.lca_depth().tolist()
+    level, parent = tree.level.tolist(), tree.parent.tolist()
 
     def work() -> None:
-        total, found = 0.0, 0
+        sums = [0.0] * 6
+        totals: dict[str, float] = {}
         for code in range(NAIVE_CODES):
             others = [other for other in range(len(tree)) if other != code]
+            for other in others:
+                d, t = distances[code][other], steps[code][other]
+                sums = [value + term for value, term in zip(sums, (1, d, t, d * d, t * t, d * t), strict=True)]
             nearest = sorted(others, key=lambda other: distances[code][other])
             ideal = sorted((depth[code][other] for other in others), reverse=True)
-            gain = sum(depth[code][other] / np.log2(rank + 2) for rank, other in enumerate(nearest[:10]))
-            total += gain / sum(value / np.log2(rank + 2) for rank, value in enumerate(ideal[:10]))
-            above = [other for other in nearest if level[other] == level[code] - 1]
-            found += above[:1] == [parent[code]]
-        print(total, found)
+            scores = {"sector_purity@10": sum(depth[code][other] > 0 for other in nearest[:10]) / 10}
+            for k in (5, 10, 20):
+                gain = sum(depth[code][other] / math.log2(rank + 2) for rank, other in enumerate(nearest[:k]))
+                scores[f"ndcg@{k}"] = gain / sum(value / math.log2(rank + 2) for rank, value in enumerate(ideal[:k]))
+            edges = [other for other in nearest if parent[other] == code or parent[code] == other]
+            places = [nearest.index(other) + 1 for other in edges]
+            scores["map_edges"] = sum(i / place for i, place in enumerate(places, 1)) / len(places)
+            scores["mean_rank_edges"] = sum(place - i for i, place in enumerate(places)) / len(places)
+            above, below, beside = ([o for o in nearest if level[o] == level[code] + step] for step in (-1, 1, 0))
+            scores["parent_retrieval@5"] = parent[code] in above[:5]
+            scores["child_recall@5"] = sum(parent[other] == code for other in below[:5])
+            scores["sibling_precision@5"] = sum(parent[other] == parent[code] for other in beside[:5]) / 5
+            totals = {name: totals.get(name, 0) + value for name, value in scores.items()}
+        print(sums, totals)
 
     return work, NAIVE_CODES / len(tree)
 

@@ -16,7 +16,7 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import Tree
 
 _STEPS = 300
-_PAIRS = 20_000
+_PAIRS_PER_CODE = 10
 _LEARNING_RATE = 0.1
 _OUTER_RADIUS = 4.0
 
@@ -48,7 +48,7 @@ def disk_layout(distances: np.ndarray, radii: np.ndarray, tree: Tree, *, seed: i
     optimizer = torch.optim.Adam([tangent], lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
     for _ in range(_STEPS):
-        i, j = torch.randint(len(tree), (2, _PAIRS), generator=generator)
+        i, j = torch.randint(len(tree), (2, _PAIRS_PER_CODE * len(tree)), generator=generator)
         i, j = i[i != j], j[i != j]
         points = lorentz.exp0(tangent)
         loss = _stress(points, target, i, j) + _stress(points, target, children, parents)
