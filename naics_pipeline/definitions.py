@@ -7,8 +7,9 @@ import dagster as dg
 
 from naics_pipeline import automation, checks
 from naics_pipeline.assets import evaluation, graph_model, taxonomy, text_model, training_data
+from naics_pipeline.executor import careful_multiprocess_executor
 from naics_pipeline.progress import progress
-from naics_pipeline.resources import ConfResource, ParquetFrames, StoreResource, Tracking
+from naics_pipeline.resources import Accelerator, ConfResource, ParquetFrames, StoreResource, Tracking
 
 ASSET_MODULES = [taxonomy, training_data, text_model, graph_model, evaluation]
 
@@ -21,6 +22,7 @@ def default_resources() -> dict[str, Any]:
         "conf": conf,
         "store": store,
         "io_manager": ParquetFrames(store=store),
+        "accelerator": Accelerator(conf=conf),
         "tracking": Tracking(conf=conf, store=store),
     }
 
@@ -37,6 +39,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         jobs=[automation.full_pipeline, automation.retrain],
         schedules=[automation.retraining_schedule()],
         sensors=[automation.source_changed],
+        executor=careful_multiprocess_executor,
         loggers={"progress": progress},
         resources={**default_resources(), **(overrides or {})},
     )

@@ -17,6 +17,7 @@ from pydantic import Field
 from naics_pipeline import config
 from naics_pipeline.config import Config
 from naics_pipeline.errors import NaicsError
+from naics_pipeline.executor import holding
 from naics_pipeline.storage import Store, replacing
 
 if TYPE_CHECKING:
@@ -41,6 +42,18 @@ class StoreResource(dg.ConfigurableResource[Store]):
 
     def create_resource(self, context: dg.InitResourceContext) -> Store:
         return Store(self.conf.settings.data_dir)
+
+
+class Accelerator(dg.ConfigurableResource):
+    """The device that training runs on; one run at a time has it (pool gpu)."""
+
+    conf: dg.ResourceDependency[Config]
+
+    @contextmanager
+    def claimed(self, context: dg.AssetExecutionContext) -> Iterator[str]:
+        """The name of the device, `auto` included; the run counts as alive while the body runs."""
+        with holding(context.instance, context.run.run_id):
+            yield self.conf.settings.accelerator
 
 
 class ParquetFrames(dg.ConfigurableIOManager):
@@ -143,6 +156,7 @@ class Tracking(dg.ConfigurableResource):
         settings = self.conf.settings
         experiment = self._experiment(client, settings.orchestration.experiment)
         asset = context.asset_key.path[-1]
+        self._end_abandoned(client, experiment, context.instance)
         dagster_url = f"{settings.orchestration.dagster_url}/runs/{context.run.run_id}"
         run = client.create_run(
             experiment,
@@ -160,6 +174,14 @@ class Tracking(dg.ConfigurableResource):
         )
         address = self.uri if self.uri.startswith("http") else settings.orchestration.mlflow_url
         return TrackedRun(client, run.info.run_id, f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}")
+
+    @staticmethod
+    def _end_abandoned(client: "MlflowClient", experiment: str, instance: dg.DagsterInstance) -> None:
+        """Runs that still look alive though their Dagster run is over: their process was killed."""
+        for found in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+            run = instance.get_run_by_id(found.data.tags.get("dagster.run_id", ""))
+            if run is not None and run.is_finished:
+                client.set_terminated(found.info.run_id, "KILLED")
 
     def _client(self) -> "MlflowClient":
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

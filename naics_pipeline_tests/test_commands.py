@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import requests
+from mlflow import MlflowClient
 
 from naics_pipeline_tests import runs
 from naics_pipeline_tests.conftest import REPOSITORY
@@ -44,6 +46,7 @@ def environment(tmp_path, tiny_base) -> dict[str, str]:
         "NAICS__MODEL__BASE": str(tiny_base),
         "NAICS__TRAINING__EPOCHS_SCALE": "0.1",
         "NAICS__TRAINING__PAIRS_PER_EPOCH": "64",
+        "NAICS__TRAINING__QUERIES_PER_BATCH": "32",
         "NAICS__GRAPH__STEPS": "60",
         "NAICS__EVALUATION__BASELINES": "false",
         "PYTHONWARNINGS": "ignore",
@@ -127,3 +130,33 @@ def test_the_environment_file_respects_what_is_set(program, environment):
     command = "source conf/env.sh && echo $DAGSTER_MODULE_NAME $DAGSTER_HOME"
     found = shell(command, environment | {"DAGSTER_MODULE_NAME": "mine"}, program=program).split()
     assert found == ["mine", environment["DAGSTER_HOME"]]
+
+
+@pytest.mark.slow
+def test_training_goes_on_after_a_kill(environment, tmp_path):
+    """The killed run neither keeps the accelerator nor stays in the UI and in MLflow as if it ran."""
+    environment |= {"NAICS__TRAINING__EPOCHS_SCALE": "3"}
+    data = tmp_path / "data"
+    given = runs.materialize('+key:"triplets" or key:"activity_phrases" or key:"token_cache"', data)
+    assert given.success
+    command = ["dagster", "asset", "materialize", "-m", "naics_pipeline.definitions", "--select", "stage_01_only"]
+    killed = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
+    end = time.monotonic() + 300
+    while not list(data.glob("stages/01_only/.unfinished-*/last.ckpt")):
+        assert killed.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (data / "stages" / "01_only" / "best.ckpt").exists()
+
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "goes on from its last finished epoch" in result.stderr + result.stdout
+    assert (data / "stages" / "01_only" / "best.ckpt").is_file()
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        assert [run.status.value for run in instance.get_runs()] == ["SUCCESS", "FAILURE"]
+        assert instance.event_log_storage.get_concurrency_info("gpu").claimed_slots == []
+    client = MlflowClient(tracking_uri=f"sqlite:///{data}/mlflow/mlflow.db")
+    recorded = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    assert sorted(run.info.status for run in recorded) == ["FINISHED", "KILLED"]

@@ -7,7 +7,7 @@ from naics_pipeline.assets.common import OWNERS, data_version, logger, place, ve
 from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.config import Config
-from naics_pipeline.resources import Tracking
+from naics_pipeline.resources import Accelerator, Tracking
 from naics_pipeline.storage import Store
 
 NAME = "refined_embeddings.parquet"
@@ -28,6 +28,7 @@ def refined_embeddings(
     context: dg.AssetExecutionContext,
     conf: dg.ResourceParam[Config],
     store: dg.ResourceParam[Store],
+    accelerator: Accelerator,
     tracking: Tracking,
     descriptions: pl.DataFrame,
 ) -> dg.MaterializeResult:
@@ -41,14 +42,14 @@ def refined_embeddings(
     settings = conf.settings
     tree = Tree.from_codes(descriptions["code"].to_list())
     text = read_embeddings(store.local(TEXT))
-    with tracking.start_run(context, conf.flat(), stage="graph") as run:
+    with accelerator.claimed(context) as device, tracking.start_run(context, conf.flat(), stage="graph") as run:
         refinement = refine(
             text,
             tree,
             excluded_matrix(descriptions, tree),
             settings.graph,
             seed=settings.seed,
-            accelerator=settings.accelerator,
+            accelerator=device,
             on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
         )
         run.log_metrics(refinement.metrics)

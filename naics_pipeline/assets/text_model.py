@@ -11,7 +11,7 @@ import polars as pl
 from naics_pipeline.assets.common import OWNERS, columns, data_version, defined_conf, logger, picture, place, version
 from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
-from naics_pipeline.resources import Tracking
+from naics_pipeline.resources import Accelerator, Tracking
 from naics_pipeline.storage import Store, fingerprint
 from naics_pipeline.text_model.curriculum import Stage, load_curriculum
 
@@ -47,6 +47,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         conf: dg.ResourceParam[Config],
         store: dg.ResourceParam[Store],
+        accelerator: Accelerator,
         tracking: Tracking,
         descriptions: pl.DataFrame,
         index_entries: pl.DataFrame,
@@ -60,7 +61,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         refuse_other_curriculum(conf)
         name = f"stages/{stage.name}"
         params = conf.flat() | {f"stage.{key}": value for key, value in stage.model_dump().items()}
-        with tracking.start_run(context, params, stage=stage.name) as run:
+        with accelerator.claimed(context), tracking.start_run(context, params, stage=stage.name) as run:
             result = train_stage(
                 stage,
                 conf.settings,
