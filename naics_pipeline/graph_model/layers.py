@@ -22,8 +22,8 @@ class LorentzAttention(MessagePassing):
     Each code hears its neighbours' mapped points x_j = exp₀(W v_j) and moves, by a learned share per dimension, from
     its own tangent vector v_i towards log₀ of their centroid Σ α_ij x_j / √(-c⟨Σ α x, Σ α x⟩). The attention is
     α_ij ∝ w_ij exp(a · LeakyReLU(A v_j + B v_i + role_ij)) over the neighbours of i (Brody et al., 2022), w_ij being
-    the weight of the edge. W starts as the identity, so that an untrained layer smooths. Nothing normalises the
-    vectors: how far a code lies from the origin is its own affair, up to the bound.
+    the weight of the edge. W starts as the identity and the share as small, so that an untrained layer smooths gently.
+    Nothing normalises the vectors: how far a code lies from the origin is its own affair, up to the bound.
     """
 
     def __init__(self, dim: int, attention_dim: int, dropout: float, max_radius: float) -> None:
@@ -34,7 +34,7 @@ class LorentzAttention(MessagePassing):
         self.receiver = nn.Linear(dim, attention_dim, bias=False)
         self.role = nn.Embedding(ROLES, attention_dim)
         self.score = nn.Linear(attention_dim, 1, bias=False)
-        self.share = nn.Parameter(torch.zeros(dim))
+        self.share = nn.Parameter(torch.full((dim,), -2.5))
         self.dropout = nn.Dropout(dropout)
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)

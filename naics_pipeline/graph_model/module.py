@@ -17,20 +17,26 @@ class HyperbolicGCN(nn.Module):
     """Layers of `LorentzAttention` over tangent vectors of the codes, in one space of learned curvature.
 
     What is learned are the layers, the curvature that they share, and an offset of each code's tangent vector: never
-    coordinates on the hyperboloid, which a step of Adam would leave.
+    coordinates on the hyperboloid, which a step of Adam would leave. A code's offset moves all that lies below it too,
+    so that a code without one follows its parent, and few steps move a whole sector.
 
     Args:
         features: tangent vectors at the origin of the text model's points, shape (N, d).
         curvature: where the learned one starts; kept in [0.1, 10].
-        with_offset: (N,) bool, which codes have an offset; the others enter by their text alone.
+        ancestors: `Tree.ancestors`, (N, levels) indices, the code itself among them, -1 for none.
+        with_offset: (N,) bool, which codes have an offset of their own.
     """
 
     features: Tensor
+    ancestors: Tensor
     with_offset: Tensor
 
-    def __init__(self, features: Tensor, curvature: float, with_offset: Tensor, settings: Graph) -> None:
+    def __init__(
+        self, features: Tensor, curvature: float, ancestors: Tensor, with_offset: Tensor, settings: Graph
+    ) -> None:
         super().__init__()
         nodes, dim = features.shape
+        self.register_buffer("ancestors", torch.where(ancestors < 0, nodes, ancestors))
         self.max_radius = settings.max_radius
         self.offset_dropout = settings.offset_dropout
         self.register_buffer("features", features)
@@ -61,4 +67,5 @@ class HyperbolicGCN(nn.Module):
         if self.training:
             # Whole offsets are dropped, so that the layers learn to place a code that has none.
             present = present & (torch.rand_like(self.offsets[:, :1]) >= self.offset_dropout)
-        return torch.where(present, self.offsets, torch.zeros_like(self.offsets))
+        own = torch.where(present, self.offsets, torch.zeros_like(self.offsets))
+        return nn.functional.pad(own, (0, 0, 0, 1))[self.ancestors].sum(1)

@@ -108,7 +108,8 @@ class _Fit:
         curvature = min(max(self.text.curvature * self.edge_length**2, MIN_CURVATURE), MAX_CURVATURE)
         with_offset = torch.zeros(len(self.tree), dtype=torch.bool)
         with_offset[kept] = True
-        model = HyperbolicGCN(features, curvature, with_offset, self.settings)
+        ancestors = torch.from_numpy(self.tree.ancestors().astype(np.int64))
+        model = HyperbolicGCN(features, curvature, ancestors, with_offset, self.settings)
         return model.to(device=self.device, dtype=self.dtype)
 
     def run(
