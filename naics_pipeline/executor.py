@@ -89,7 +89,11 @@ class CarefulExecutor(dg.Executor):
     requirements=dg.multiple_process_executor_requirements(),
 )
 def careful_multiprocess_executor(init_context: dg.InitExecutorContext) -> dg.Executor:
-    """A process per asset; slots of killed runs are freed before the first one starts."""
+    """A process per asset; slots of killed runs are freed before the first one starts.
+
+    Processes are forked from one that has imported Dagster and nothing with threads of its own: that takes half as long.
+    """
+    config = {"start_method": {"forkserver": {"preload_modules": ["dagster"]}}, **init_context.executor_config}
     create = dg.multiprocess_executor.executor_creation_fn
     assert create is not None
-    return CarefulExecutor(create(init_context))
+    return CarefulExecutor(create(init_context._replace(executor_config=config)))
