@@ -91,7 +91,7 @@ class CarefulExecutor(dg.Executor):
 def careful_multiprocess_executor(init_context: dg.InitExecutorContext) -> dg.Executor:
     """A process per asset; slots of killed runs are freed before the first one starts.
 
-    Processes are forked from one that has imported Dagster and nothing with threads of its own: that takes half as long.
+    Processes are forked from one that has imported Dagster, and nothing with threads: that takes half as long.
     """
     config = {"start_method": {"forkserver": {"preload_modules": ["dagster"]}}, **init_context.executor_config}
     create = dg.multiprocess_executor.executor_creation_fn
