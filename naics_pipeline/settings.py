@@ -103,10 +103,10 @@ class Training(Section):
 class GraphObjective(Section):
     """Weights of the terms of the graph model's loss (0: not computed); where they are learned, where they start."""
 
-    triplet: float = Field(0.05, ge=0)
+    triplet: float = Field(0.01, ge=0)
     radius: float = Field(0.1, ge=0)
     stress: float = Field(1.0, ge=0)
-    retention: float = Field(0.01, ge=0)
+    retention: float = Field(0.002, ge=0)
 
 
 class Graph(Section):
@@ -115,7 +115,7 @@ class Graph(Section):
     grandparent_weight: float = Field(0.5, ge=0, lt=1)
     great_grandparent_weight: float = Field(0.25, ge=0, lt=1)
     attention_dim: int = Field(16, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
     offset_dropout: float = Field(0.1, ge=0, lt=1, description="share of codes placed without their offset in a step")
     max_radius: float = Field(8.0, gt=0, description="bound of the refined points' radius, in units of 1/sqrt(c)")
     objective: GraphObjective = GraphObjective()
@@ -128,9 +128,9 @@ class Graph(Section):
     hard_negatives: float = Field(
         0.5, ge=0, le=1, description="share of negatives taken nearest first, from the third quarter of the steps on"
     )
-    steps: int = Field(240, ge=1, description="optimizer steps, each over the whole graph")
+    steps: int = Field(160, ge=1, description="optimizer steps, each over the whole graph")
     steps_per_epoch: int = Field(10, ge=1, description="steps between reports and between draws of triplets")
-    learning_rate: float = Field(0.02, gt=0)
+    learning_rate: float = Field(0.05, gt=0)
     left_out_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of deepest codes that a second, measuring fit leaves out; 0: no such fit"
     )
