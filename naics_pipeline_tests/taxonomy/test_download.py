@@ -6,6 +6,7 @@ import resource
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -216,18 +217,19 @@ def test_checksums_follow_the_site_and_the_next_run_reads_the_new_files(
     assert len(site.requests) == asked
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process may grow beyond 500 bytes."""
+    """No file of this process may grow beyond 500 bytes; not for a whole test, whose report may go to a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_named(site: Site, cache: Path) -> None:
     site.files["/naics/file.xlsx"] = zipped(2_000)
-    with pytest.raises(NaicsError, match=r"cache/.*could not be written.*Free some space"):
+    with full_disk(), pytest.raises(NaicsError, match=r"cache/.*could not be written.*Free some space"):
         download.fetch(f"{site.url}/file.xlsx", settings(site), cache)
     assert not [path for path in cache.rglob("*") if path.is_file()]
