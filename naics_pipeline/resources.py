@@ -196,5 +196,6 @@ class Tracking(dg.ConfigurableResource):
         found = client.get_experiment_by_name(name)
         if found is None:
             artifacts = str(self.directory / "artifacts") if self.uri.startswith("sqlite") else None
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
         return str(found.experiment_id)

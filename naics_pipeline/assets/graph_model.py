@@ -1,5 +1,7 @@
 """The graph model: the text model's points, refined on the graph of the taxonomy."""
 
+from functools import partial
+
 import dagster as dg
 import polars as pl
 
@@ -7,7 +9,7 @@ from naics_pipeline.assets.common import OWNERS, data_version, logger, place, ve
 from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.config import Config
-from naics_pipeline.resources import Accelerator, Tracking
+from naics_pipeline.resources import Accelerator, TrackedRun, Tracking
 from naics_pipeline.storage import Store
 
 NAME = "refined_embeddings.parquet"
@@ -50,7 +52,7 @@ def refined_embeddings(
             settings.graph,
             seed=settings.seed,
             accelerator=device,
-            on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
+            on_epoch=partial(follow, run, -(-settings.graph.steps // settings.graph.steps_per_epoch)),
         )
         run.log_metrics(refinement.metrics)
         refined = Embeddings(
@@ -74,3 +76,10 @@ def refined_embeddings(
         },
         data_version=data_version(refinement.points.tobytes(), refinement.curvature),
     )
+
+
+def follow(run: TrackedRun, epochs: int, epoch: int, values: dict[str, float]) -> None:
+    """Records an epoch; every fifth is worth a line of the log."""
+    run.log_metrics(values, epoch)
+    if epoch % 5 == 0:
+        logger.info("epoch %d of %d: loss %.3f", epoch, epochs, values["loss"])

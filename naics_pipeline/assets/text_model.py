@@ -81,7 +81,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
             run.log_bytes(curves, "plots/training_curves.png")
         store.publish(name)
         return dg.MaterializeResult(
-            metadata={**result.metrics, "training_curves": picture(curves), **place(store, name)},
+            metadata={"training_curves": picture(curves), **place(store, name), **result.metrics},
             data_version=dg.DataVersion(read_stage(store.path(name))["key"]),
         )
 
