@@ -1,6 +1,11 @@
 """Fixtures shared by all tests: the bundled sample, the real workbooks where they are present, a tiny base model."""
 
 import os
+
+# Before torch is imported, and for the processes that tests start: the tiny models gain nothing from several threads,
+# which on a busy machine wait for one another instead.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import polars as pl
