@@ -67,7 +67,7 @@ class Pairs:
         steps = tree.tree_distance()[here].astype(np.float32)
         above = np.triu(np.ones_like(steps), k=1)
         weight = {"stress": above / np.maximum(steps, 1), "retention": above * (tree.lca_depth()[here] > 0)}
-        count = {"stress": above.sum(), "retention": max(weight["retention"].sum(), 1)}
+        count = {"stress": max(above.sum(), 1), "retention": max(weight["retention"].sum(), 1)}
         target = {"stress": steps, "retention": text_distance[here].astype(np.float32)}
         return cls(
             target={name: torch.from_numpy(target[name]).to(device) for name in PAIR_TERMS},

@@ -179,7 +179,7 @@ class _Training:
         points, curvature = self.model(self.fit.graph), self.model.curvature
         leaf, leaf_curvature = points[self.kept].detach().requires_grad_(), curvature.detach().requires_grad_()
         values = self._backward(leaf, leaf_curvature, weights)
-        rate = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingError(

@@ -1,0 +1,91 @@
+"""Triplets: never a wrong one, in the shares asked for, hard ones when told."""
+
+import numpy as np
+import pytest
+
+from naics_pipeline.graph_model.sampling import TripletSampler
+from naics_pipeline.settings import Graph
+from naics_pipeline.taxonomy.tree import UNRELATED_DISTANCE, Tree
+from naics_pipeline.taxonomy.triplets import hardness
+
+CODES = [
+    head + tail
+    for head in ("11", "21", "31")
+    for tail in ("", "1", "2", "11", "12", "21", "111", "112", "121", "211", "1111", "1112", "1121", "1211", "2111")
+]
+
+
+@pytest.fixture(scope="module")
+def tree() -> Tree:
+    return Tree.from_codes(CODES)
+
+
+def _sampler(tree: Tree, **settings: object) -> TripletSampler:
+    excluded = np.zeros((len(tree), len(tree)), dtype=bool)
+    excluded[tree.position(["11111"]), tree.position(["21111"])] = True
+    excluded |= excluded.T
+    return TripletSampler(tree.distance(), excluded, Graph(**settings), seed=0)
+
+
+def test_every_triplet_obeys_the_definition(tree: Tree) -> None:
+    sampler = _sampler(tree)
+    for _ in range(5):
+        drawn = sampler.draw()
+        distance = tree.distance()
+        positive = distance[drawn.anchor, drawn.positive]
+        assert ((positive > 0) & (positive < UNRELATED_DISTANCE)).all()
+        negative = distance[drawn.anchor[:, None], drawn.negatives]
+        assert (negative > positive[:, None])[drawn.valid].all()
+        assert all(len(np.unique(row[ok])) == ok.sum() for row, ok in zip(drawn.negatives, drawn.valid, strict=True))
+
+
+def test_every_code_that_can_be_an_anchor_is_one(tree: Tree) -> None:
+    np.testing.assert_array_equal(_sampler(tree).draw().anchor, np.arange(len(tree)))
+
+
+def test_negatives_fill_the_buckets_asked_for_and_fall_back_where_short(tree: Tree) -> None:
+    sampler = _sampler(tree, bucket_percentages={1: 0.75, 2: 0.25}, k_negatives=1)
+    distance = tree.distance()
+    grades = []
+    for _ in range(200):
+        drawn = sampler.draw()
+        anchor, negative = drawn.anchor, drawn.negatives[:, 0]
+        grade = hardness(
+            distance[anchor, drawn.positive], distance[anchor, negative], sampler.excluded[anchor, negative]
+        )
+        can_have_both = np.isin(anchor, np.flatnonzero(tree.level == 6)) & (distance[anchor, drawn.positive] == 0.5)
+        grades.append(grade[can_have_both])
+    shares = np.bincount(np.concatenate(grades), minlength=9) / sum(map(len, grades))
+    assert shares[1] + shares[2] == pytest.approx(1, abs=0.01)
+    assert shares[1] == pytest.approx(0.75, abs=0.05)
+
+    unavailable = _sampler(tree, bucket_percentages={8: 1.0}, k_negatives=4).draw()
+    assert unavailable.valid.all()
+
+
+def test_hard_negatives_are_the_nearest_ones(tree: Tree) -> None:
+    sampler = _sampler(tree, hard_negatives=1.0, k_negatives=3)
+    near = np.random.default_rng(1).random((len(tree), len(tree)))
+    drawn = sampler.draw(near)
+    distance = tree.distance()
+    for anchor, positive, negatives in zip(drawn.anchor, drawn.positive, drawn.negatives, strict=True):
+        allowed = np.flatnonzero(distance[anchor] > distance[anchor, positive])
+        expected = allowed[np.argsort(near[anchor, allowed])[:3]]
+        assert set(negatives.tolist()) == set(expected.tolist())
+
+
+def test_another_draw_differs_and_the_same_seed_repeats(tree: Tree) -> None:
+    one, two = _sampler(tree), _sampler(tree)
+    first, second = one.draw(), one.draw()
+    assert not np.array_equal(first.negatives, second.negatives)
+    np.testing.assert_array_equal(first.negatives, two.draw().negatives)
+
+
+def test_positives_are_as_likely_at_any_distance(tree: Tree) -> None:
+    sampler = _sampler(tree)
+    anchor = int(tree.position(["111111"])[0])
+    drawn = np.concatenate([tree.distance()[anchor, sampler.draw().positive[anchor : anchor + 1]] for _ in range(600)])
+    values, counts = np.unique(drawn, return_counts=True)
+    possible = np.unique(tree.distance()[anchor])
+    np.testing.assert_array_equal(values, possible[(possible > 0) & (possible < UNRELATED_DISTANCE)])
+    np.testing.assert_allclose(counts / 600, 1 / len(values), atol=0.06)
