@@ -1,0 +1,143 @@
+"""Training, refinement and evaluation as one run makes them, with a model small enough for a test."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from naics_pipeline import checks, config
+from naics_pipeline.assets.text_model import STAGES, refuse_other_curriculum
+from naics_pipeline.errors import SettingsError
+from naics_pipeline.storage import Store
+from naics_pipeline.text_model.embeddings import read_embeddings, write_embeddings
+from naics_pipeline.text_model.training import read_stage
+from naics_pipeline_tests import runs
+
+EMBEDDINGS = ("text_embeddings", "refined_embeddings")
+TRACKED = {
+    *(f"stage_{stage.name}" for stage in STAGES),
+    "refined_embeddings",
+    "text_evaluation",
+    "refined_evaluation",
+    "evaluation_report",
+}
+
+
+@pytest.fixture(scope="module")
+def trained_run(data_run, data_dir: Path, tiny_base: Path):
+    """The run that made everything else: an epoch a stage, a few steps of refinement, no baselines."""
+    result = runs.materialize(
+        'key:"token_cache" or key:"stage_01_easy"+',
+        data_dir,
+        model__base=str(tiny_base),
+        training__epochs_scale=0.1,
+        training__pairs_per_epoch=32,
+        training__queries_per_batch=32,
+        graph__steps=60,
+        graph__left_out_fraction=0,
+        evaluation__baselines=False,
+    )
+    assert result.success, runs.failure(result)
+    return result
+
+
+@pytest.fixture(scope="module")
+def recorded(trained_run, data_dir):
+    """MLflow's runs by asset."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{data_dir}/mlflow/mlflow.db")
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    return {run.data.tags["asset"]: run for run in client.search_runs(experiments)}
+
+
+def test_every_training_and_evaluation_is_one_finished_mlflow_run(recorded, trained_run):
+    assert set(recorded) == TRACKED
+    assert {run.info.status for run in recorded.values()} == {"FINISHED"}
+    for asset, run in recorded.items():
+        assert runs.metadata(trained_run, asset)["mlflow_run_id"] == run.info.run_id
+
+
+def test_a_stage_is_recorded_with_its_own_keys(recorded):
+    for stage in STAGES:
+        run = recorded[f"stage_{stage.name}"]
+        assert run.data.tags["stage"] == stage.name
+        assert run.data.params["stage.k_negatives"] == str(stage.k_negatives)
+        assert "cophenetic_correlation" in run.data.metrics
+
+
+def test_a_stage_has_the_version_of_its_settings_and_inputs(trained_run, data_dir):
+    keys = {stage.name: read_stage(data_dir / "stages" / stage.name)["key"] for stage in STAGES}
+    assert len(set(keys.values())) == len(STAGES)
+    for name, key in keys.items():
+        assert runs.data_version(trained_run, f"stage_{name}") == key
+
+
+@pytest.mark.parametrize("asset", EMBEDDINGS)
+def test_embeddings_say_which_run_they_come_from(asset, trained_run, data_dir):
+    embeddings = read_embeddings(data_dir / f"{asset}.parquet")
+    assert embeddings.metadata["run_id"] == trained_run.run_id
+    assert runs.metadata(trained_run, asset)["dagster/row_count"] == len(embeddings.codes)
+
+
+def test_the_metrics_files_are_json_with_nothing_left_out(trained_run, data_dir):
+    text = json.loads((data_dir / "reports" / "text_metrics.json").read_text())
+    refined = json.loads((data_dir / "reports" / "refined_metrics.json").read_text())
+    assert text["text"].keys() == refined["refined"].keys()
+    assert text["ceiling"]["cophenetic_correlation"] == 1
+    assert {rule["metric"] for rule in refined["gate"]} == {"cophenetic_correlation", "ndcg@10", "parent_retrieval@1"}
+    shown = runs.metadata(trained_run, "text_evaluation")
+    assert shown["query_top1"] == pytest.approx(text["text"]["query_top1"])
+
+
+def test_the_report_needs_nothing_beside_itself(trained_run, data_dir):
+    page = (data_dir / "reports" / "index.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+    pictures = [
+        name for name, value in runs.metadata(trained_run, "evaluation_report").items() if "base64" in str(value)
+    ]
+    assert len(pictures) == page.count("<img") == 7
+
+
+@pytest.fixture
+def store(trained_run, data_dir, tmp_path) -> Store:
+    """A copy of the embeddings, to damage."""
+    for name in (*EMBEDDINGS, "descriptions"):
+        (tmp_path / f"{name}.parquet").write_bytes((data_dir / f"{name}.parquet").read_bytes())
+    return Store(str(tmp_path))
+
+
+def results(checked) -> dict[str, bool]:
+    return {result.check_name: result.passed for result in checked}
+
+
+def test_sound_embeddings_pass(store):
+    assert results(checks.text_embeddings_checks(store)) == {"sound_points": True}
+    assert results(checks.refined_embeddings_checks(store)) == {"sound_points": True, "gate": True}
+
+
+def test_a_point_that_is_no_number_or_off_the_hyperboloid_is_found(store):
+    path = store.path("text_embeddings.parquet")
+    good = read_embeddings(path)
+    for damage in (np.nan, 1.0):
+        points = good.points.copy()
+        points[3, 0] += damage
+        write_embeddings(replace(good, points=points), path)
+        assert results(checks.text_embeddings_checks(store)) == {"sound_points": False}
+
+
+def test_refined_points_that_lose_what_the_text_model_had_do_not_pass_the_gate(store):
+    text = read_embeddings(store.path("text_embeddings.parquet"))
+    shuffled = text.points[np.random.default_rng(0).permutation(len(text.points))]
+    refined = read_embeddings(store.path("refined_embeddings.parquet"))
+    write_embeddings(refined, store.path("text_embeddings.parquet"))
+    write_embeddings(replace(text, points=shuffled), store.path("refined_embeddings.parquet"))
+    assert results(checks.refined_embeddings_checks(store)) == {"sound_points": True, "gate": False}
+
+
+def test_another_curriculum_in_run_config_is_refused(tmp_path):
+    (tmp_path / "01_other.yaml").touch()
+    with pytest.raises(SettingsError, match="NAICS__CURRICULUM"):
+        refuse_other_curriculum(config.load("sample", {"curriculum": str(tmp_path)}, {}))
