@@ -212,12 +212,13 @@ class _Training:
 def text_distances_in_edges(text: Embeddings, tree: Tree) -> tuple[float, np.ndarray]:
     """The text model's length of a tree edge, and its distances in that unit, (N, N) float64.
 
-    The length s is the one for which Σ (D / s - T)² / T over all pairs is least.
+    The length s is the one for which Σ (D / s - T)² / T over all pairs is least, 1 where there is no pair.
     """
     points = torch.from_numpy(text.points)
     distance = lorentz.pairwise_distance(points, points, curvature=text.curvature).numpy()
     steps = np.maximum(tree.tree_distance(), 1)
-    scale = distance.sum() / (distance**2 / steps).sum()
+    squared = (distance**2 / steps).sum()
+    scale = distance.sum() / squared if squared > 0 else 1.0
     return 1 / scale, distance * scale
 
 

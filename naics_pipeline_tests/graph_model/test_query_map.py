@@ -54,7 +54,9 @@ def test_the_nearest_code_of_a_query_is_the_same_in_both_spaces(text_curvature: 
 
 
 def test_the_five_nearest_are_mostly_kept_where_beside_the_nearest_code_they_are_not() -> None:
-    tree, text, refined = _spaces()
+    tree, text, elsewhere = _spaces()
+    before, other = (lorentz.log0(torch.from_numpy(space.points)) for space in (text, elsewhere))
+    refined = Embeddings(tree.codes, lorentz.exp0(0.7 * before + 0.3 * other).numpy(), 1.0)
     queries = _points(40, 1.0, 2)
     wanted = _order(queries, text, tree)[:, :5]
 
@@ -64,7 +66,7 @@ def test_the_five_nearest_are_mostly_kept_where_beside_the_nearest_code_they_are
 
     beside = refined.points[tree.level == 6][wanted[:, 0]]
     assert kept(beside) < 0.5
-    assert kept(QueryMap.fit(text, refined).apply(queries)) > 0.8
+    assert kept(QueryMap.fit(text, refined).apply(queries)) > 0.75
 
 
 def test_a_query_is_moved_the_same_alone_as_among_others() -> None:

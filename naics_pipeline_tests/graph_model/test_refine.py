@@ -224,7 +224,7 @@ def test_pair_terms_and_their_gradient_equal_one_matrix_expression(tree: Tree) -
     distance = lorentz.distance(whole[first], whole[second])
     steps = torch.from_numpy(tree.tree_distance()[np.ix_(kept, kept)][first, second].astype(np.float64))
     same = torch.from_numpy(tree.sector[kept][first] == tree.sector[kept][second])
-    stress = ((distance - steps) / steps).square().mean()
+    stress = ((distance - steps).square() / steps).mean()
     before = torch.from_numpy(text_distance[np.ix_(kept, kept)][first, second])
     retention = (distance - before).square()[same].mean()
     (0.7 * stress + 0.3 * retention).backward()
