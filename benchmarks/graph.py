@@ -1,0 +1,109 @@
+"""The graph model at full size: its pair terms, its triplets, ten steps of it, and free text joining its space."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.data import texts
+from benchmarks.measure import Row, Work
+from naics_pipeline.geometry import lorentz
+from naics_pipeline.graph_model.objective import Pairs
+from naics_pipeline.graph_model.query_map import QueryMap
+from naics_pipeline.graph_model.refine import refine
+from naics_pipeline.graph_model.sampling import TripletSampler
+from naics_pipeline.settings import Graph
+from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.text_model.embeddings import Embeddings
+
+DIM = 64
+QUERIES = 500
+NAIVE_ANCHORS = 20
+
+ROWS = [
+    Row("tree-distance stress and retention over all pairs, with gradient", "pairs_in_blocks", "pairs_at_once"),
+    Row("one positive and 16 negatives for each code", "draw_triplets", "draw_one_by_one"),
+    Row("10 steps of refinement", "ten_steps"),
+    Row(f"{QUERIES} queries into the refined space", "move_queries"),
+]
+
+
+def _space() -> tuple[Tree, Embeddings]:
+    """Points that know the tree, under noise."""
+    tree = Tree.from_codes(texts()["code"].to_list())
+    random = np.random.default_rng(0)
+    steps = np.vstack([random.normal(size=(len(tree), DIM)), np.zeros((1, DIM))]) / DIM**0.5
+    v = steps[tree.ancestors()].sum(axis=1)
+    return tree, Embeddings(tree.codes, lorentz.exp0(torch.from_numpy(v)).numpy())
+
+
+def pairs_in_blocks(directory: Path) -> Work:
+    tree, text = _space()
+    points = torch.from_numpy(text.points).requires_grad_()
+    pairs = Pairs.of(tree, tree.tree_distance().astype(np.float64), np.arange(len(tree)), torch.device("cpu"))
+    curvature = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+
+    def work() -> None:
+        pairs.backward(points, curvature, {"stress": 1.0, "retention": 0.1})
+
+    return work
+
+
+def pairs_at_once(directory: Path) -> Work:
+    """One N × N matrix, both halves of it."""
+    tree, text = _space()
+    points = torch.from_numpy(text.points).requires_grad_()
+    curvature = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    steps = torch.from_numpy(tree.tree_distance().astype(np.float64)).clamp_min(1)
+    same = torch.from_numpy(tree.lca_depth() > 0)
+
+    def work() -> None:
+        distance = lorentz.pairwise_distance(points, points, curvature=curvature)
+        error = (distance - steps).square()
+        ((error / steps).mean() + 0.1 * (error * same).mean()).backward()
+
+    return work
+
+
+def draw_triplets(directory: Path) -> Work:
+    tree, _ = _space()
+    sampler = TripletSampler(tree.distance(), np.zeros((len(tree),) * 2, dtype=bool), Graph(), seed=0)
+
+    def work() -> None:
+        sampler.draw()
+
+    return work
+
+
+def draw_one_by_one(directory: Path) -> tuple[Work, float]:
+    """Per anchor in Python: a positive, then negatives among the codes farther away."""
+    tree, _ = _space()
+    distance, random = tree.distance().tolist(), np.random.default_rng(0)
+
+    def work() -> None:
+        for row in distance[:NAIVE_ANCHORS]:
+            positive = random.choice([d for d in row if 0 < d < 10])
+            random.choice([code for code, d in enumerate(row) if d > positive], 16, replace=False)
+
+    return work, NAIVE_ANCHORS / len(tree)
+
+
+def ten_steps(directory: Path) -> Work:
+    tree, text = _space()
+    excluded = np.zeros((len(tree),) * 2, dtype=bool)
+
+    def work() -> None:
+        refine(text, tree, excluded, Graph(steps=10, left_out_fraction=0), seed=0, accelerator="cpu")
+
+    return work
+
+
+def move_queries(directory: Path) -> Work:
+    _, text = _space()
+    query_map = QueryMap.fit(text, text)
+    queries = text.points[:QUERIES]
+
+    def work() -> None:
+        query_map.apply(queries)
+
+    return work
