@@ -18,25 +18,36 @@ class HyperbolicGCN(nn.Module):
 
     What is learned are the layers, the curvature that they share, and an offset of each code's tangent vector: never
     coordinates on the hyperboloid, which a step of Adam would leave. A code's offset moves all that lies below it too,
-    so that a code without one follows its parent, and few steps move a whole sector.
+    so that a code without one follows its parent, and few steps move a whole sector. The codes of a level lie on one
+    sphere, whose radius is free (the mean of what the layers give them): which of two codes of a level is nearer to a
+    point is then a matter of directions alone, whatever that point's own radius.
 
     Args:
         features: tangent vectors at the origin of the text model's points, shape (N, d).
         curvature: where the learned one starts; kept in [0.1, 10].
         ancestors: `Tree.ancestors`, (N, levels) indices, the code itself among them, -1 for none.
+        level: (N,) int64, number of digits.
         with_offset: (N,) bool, which codes have an offset of their own.
     """
 
     features: Tensor
     ancestors: Tensor
+    level: Tensor
     with_offset: Tensor
 
     def __init__(
-        self, features: Tensor, curvature: float, ancestors: Tensor, with_offset: Tensor, settings: Graph
+        self,
+        features: Tensor,
+        curvature: float,
+        ancestors: Tensor,
+        level: Tensor,
+        with_offset: Tensor,
+        settings: Graph,
     ) -> None:
         super().__init__()
         nodes, dim = features.shape
         self.register_buffer("ancestors", torch.where(ancestors < 0, nodes, ancestors))
+        self.register_buffer("level", level)
         self.max_radius = settings.max_radius
         self.offset_dropout = settings.offset_dropout
         self.register_buffer("features", features)
@@ -60,6 +71,7 @@ class HyperbolicGCN(nn.Module):
         v = self.features + self._offsets()
         for layer in self.layers:
             v = layer(v, graph, curvature)
+        v = self._on_spheres(v)
         return lorentz.exp0(bounded(v, curvature, self.max_radius), curvature=curvature)
 
     def _offsets(self) -> Tensor:
@@ -69,3 +81,10 @@ class HyperbolicGCN(nn.Module):
             present = present & (torch.rand_like(self.offsets[:, :1]) >= self.offset_dropout)
         own = torch.where(present, self.offsets, torch.zeros_like(self.offsets))
         return nn.functional.pad(own, (0, 0, 0, 1))[self.ancestors].sum(1)
+
+    def _on_spheres(self, v: Tensor) -> Tensor:
+        """Tangent vectors (N, d), each as long as those of its level are on average."""
+        length = lorentz.norm(v)
+        total = length.new_zeros(int(self.level.max()) + 1).index_add(0, self.level, length.squeeze(-1))
+        mean = total / torch.bincount(self.level).clamp_min(1)
+        return v / length * mean[self.level].unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Free text in the refined space: a query enters as a new leaf that sees the codes as it did in the text space."""
+"""Free text in the refined space: a query enters as a new leaf, among the same codes as in the text space."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -16,35 +16,45 @@ from naics_pipeline.storage import replacing
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 
-_BLOCK = 512
+_BLOCK = 1024
+_NEIGHBOURS = 10
 _PERPLEXITY = 5.0
-_STEPS = 150
-_LEARNING_RATE = 0.1
-_START_SHARPNESS = 4.0
-_MAX_RADIUS = 12.0
-_HALVINGS = 10
-_CLEARLY = 1e-9
+_RIDGE = 1e-9
+_MAX_STEPS = 40
+_CONVERGED = 1e-6
+_SUFFICIENT_DECREASE = 0.1
+_MAX_HALVINGS = 20
 
 
 @dataclass(frozen=True)
 class QueryMap:
-    """Finds for a point of the text space the point of the refined space whose neighbours are the same.
+    """Finds for a point of the text space the new leaf of the refined space that has the same codes about it.
 
-    As in stochastic neighbour embedding, P = softmax(-d(q, i) / τ) over the candidates i of the text space, τ being
-    such that P has the perplexity of five codes; the new point q' minimises KL(P ‖ softmax(-β d'(q', i))) over q', β.
-    Where the codes' neighbourhoods follow the tree and the query's do not (its five nearest lie in different branches),
-    a point beside its nearest code would see that code's siblings first; the point found here lies farther out.
-    Then q' is drawn towards the refined point of the query's nearest candidate, along a line in the tangent space and
-    about as far as it takes for that candidate to be the nearest one there too. So the nearest candidate of a query is
-    the same in both spaces, as long as no two refined candidates coincide.
+    What the text model says of a query q is P = softmax(-d(q, i) / τ) over its ten nearest codes i of the deepest
+    level, with τ such that P has the perplexity of five codes (as in stochastic neighbour embedding, van der Maaten &
+    Hinton, 2008); summed over what lies below them, P says what q is at every other level, too. Refined codes of one
+    level lie on one sphere, so how a leaf orders them depends on its direction alone, through the inner products
+    ⟨w, x⟩ with their spatial coordinates x. That makes the search for it convex: w minimises
+
+        Σ_levels KL(P_level ‖ softmax_{i of the level} ⟨w, x_i⟩) + λ/2 |w|²,
+
+    by Newton's method, and the leaf has the direction of w and the radius of the other leaves. A point beside the
+    query's nearest code would instead see that code's siblings first, whatever the text model holds likely after it.
+    What is kept is the order of codes; distances of such a leaf differ little from one another where its likely codes
+    lie in different branches, as those of a point between the branches of a tree must.
 
     Attributes:
-        text, refined: (L, d + 1) float64, points of the candidates: the codes of the deepest level.
+        text: (L, d + 1) float64, text points of the codes of the deepest level.
+        refined: (N, d + 1) float64, refined points of all codes.
+        level: (N,) number of digits.
+        ancestors: (L, levels) rows of `refined`: each deepest code's ancestors, itself last.
         text_curvature, curvature: c > 0 of the two spaces.
     """
 
     text: np.ndarray
     refined: np.ndarray
+    level: np.ndarray
+    ancestors: np.ndarray
     text_curvature: float
     curvature: float
 
@@ -58,12 +68,15 @@ class QueryMap:
         tree = Tree.from_codes(text.codes.tolist())
         text, refined = aligned(text, tree), aligned(refined, tree)
         deepest = tree.level == tree.level.max()
-        return cls(text.points[deepest], refined.points[deepest], text.curvature, refined.curvature)
+        ancestors = tree.ancestors()[deepest]
+        ancestors = ancestors[:, (ancestors >= 0).all(axis=0)]
+        return cls(text.points[deepest], refined.points, tree.level, ancestors, text.curvature, refined.curvature)
 
     def apply(self, points: np.ndarray) -> np.ndarray:
         """Points of the text space, (n, d + 1), to points of the refined space, (n, d + 1) float64."""
+        levels = self._levels()
         blocks = torch.from_numpy(np.array(points, dtype=np.float64)).split(_BLOCK)
-        moved = [self._apply(block).numpy() for block in blocks if len(block)]
+        moved = [self._apply(block, levels).numpy() for block in blocks if len(block)]
         return np.concatenate(moved) if moved else np.empty((0, self.refined.shape[1]))
 
     def save(self, path: Path) -> None:
@@ -80,56 +93,97 @@ class QueryMap:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                return cls(file["text"], file["refined"], float(file["text_curvature"]), float(file["curvature"]))
+                text, refined, level, ancestors = (file[name] for name in ("text", "refined", "level", "ancestors"))
+                curvatures = float(file["text_curvature"]), float(file["curvature"])
+                return cls(text, refined, level, ancestors, *curvatures)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise ModelError(
                 f"{path}: not a readable query map ({error}). Materialize refined_embeddings again, which writes it."
             ) from error
 
-    def _apply(self, queries: Tensor) -> Tensor:
+    def _apply(self, queries: Tensor, levels: "list[_Level]") -> Tensor:
         distance = lorentz.pairwise_distance(queries, torch.from_numpy(self.text), curvature=self.text_curvature)
-        candidates = torch.from_numpy(self.refined)
-        v = self._placed(_neighbourhood(distance, _PERPLEXITY), candidates)
-        return self._drawn_in(v, candidates, distance.argmin(dim=1))
+        neighbours = distance.topk(min(_NEIGHBOURS, distance.shape[1]), dim=1, largest=False)
+        shares = torch.zeros_like(distance)
+        shares.scatter_(1, neighbours.indices, _neighbourhood(neighbours.values, _PERPLEXITY))
+        wanted = [shares.new_zeros(len(shares), len(x.x)).index_add_(1, x.member, shares) for x in levels]
+        w = _minimise(levels, wanted)
+        leaf = torch.from_numpy(self.refined[self.ancestors[:, -1], 1:])
+        spatial = w / lorentz.norm(w) * lorentz.norm(leaf).mean()
+        return lorentz.from_spatial(spatial, curvature=self.curvature)
 
-    def _bounded(self, v: Tensor) -> Tensor:
-        root = math.sqrt(self.curvature)
-        return lorentz.bound_radius(v * root, _MAX_RADIUS) / root
+    def _levels(self) -> "list[_Level]":
+        spatial = torch.from_numpy(self.refined[:, 1:])
+        spatial = spatial / lorentz.norm(spatial).max()
+        levels = []
+        for column in self.ancestors.T:
+            rows = np.flatnonzero(self.level == self.level[column[0]])
+            levels.append(_Level.of(spatial[rows], torch.from_numpy(np.searchsorted(rows, column))))
+        return levels
 
-    def _placed(self, wanted: Tensor, candidates: Tensor) -> Tensor:
-        """Tangent vectors (n, d) of points whose softmax(-β d) over the candidates is closest to `wanted` (n, L)."""
-        tangent = lorentz.log0(candidates, curvature=self.curvature)
-        # Adam scales each coordinate by itself: along principal axes the coarse and the fine of the tree come apart.
-        axes = torch.linalg.eigh(tangent.T @ tangent).eigenvectors
-        v = (wanted @ tangent @ axes).requires_grad_()
-        log_sharpness = torch.full_like(v[:, :1], math.log(_START_SHARPNESS)).detach().requires_grad_()
-        optimizer = torch.optim.Adam([v, log_sharpness], lr=_LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-        for _ in range(_STEPS):
-            points = lorentz.exp0(self._bounded(v @ axes.T), curvature=self.curvature)
-            distance = lorentz.pairwise_distance(points, candidates, curvature=self.curvature)
-            optimizer.zero_grad()
-            # A sum over queries: what a query becomes does not hang on the others of its block.
-            torch.nn.functional.cross_entropy(-log_sharpness.exp() * distance, wanted, reduction="sum").backward()
-            optimizer.step()
-            schedule.step()
-        return self._bounded(v.detach() @ axes.T)
 
-    def _drawn_in(self, v: Tensor, candidates: Tensor, nearest: Tensor) -> Tensor:
-        """Points for tangent vectors (n, d), each drawn to its `nearest` (n,) until that is the nearest candidate."""
-        goal = candidates[nearest]
-        target = lorentz.log0(goal, curvature=self.curvature)
-        best, low, high = goal, torch.zeros_like(v[:, :1]), torch.ones_like(v[:, :1])
-        middle = low
-        for _ in range(_HALVINGS):
-            points = lorentz.exp0(v + middle * (target - v), curvature=self.curvature)
-            distance = lorentz.pairwise_distance(points, candidates, curvature=self.curvature)
-            own = distance.gather(1, nearest.unsqueeze(1))
-            reached = (distance < own + _CLEARLY).sum(dim=1, keepdim=True) == 1
-            best = torch.where(reached, points, best)
-            low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
-            middle = (low + high) / 2
-        return best
+@dataclass(frozen=True)
+class _Level:
+    """The codes of a level: `x` (n, d), the products x xᵀ of each as the rows of `outer`, and the member over each
+    code of the deepest level."""
+
+    x: Tensor
+    outer: Tensor
+    member: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, member: Tensor) -> "_Level":
+        row, column = torch.triu_indices(x.shape[1], x.shape[1])
+        return cls(x, x[:, row] * x[:, column], member)
+
+
+def _minimise(levels: list[_Level], wanted: list[Tensor]) -> Tensor:
+    """(n, d): for each of n queries, the w that minimises what `QueryMap` says."""
+    dim = levels[0].x.shape[1]
+    w = wanted[0].new_zeros(len(wanted[0]), dim)
+    left = torch.arange(len(w))
+    row, column = torch.triu_indices(dim, dim)
+    for _ in range(_MAX_STEPS):
+        here = w[left]
+        target = [shares[left] for shares in wanted]
+        gradient, packed = _RIDGE * here, here.new_zeros(len(left), len(row))
+        hessian = _RIDGE * torch.eye(dim, dtype=w.dtype).repeat(len(left), 1, 1)
+        for level, shares in zip(levels, target, strict=True):
+            found = torch.softmax(here @ level.x.T, dim=1)
+            mean = found @ level.x
+            gradient = gradient + mean - shares @ level.x
+            packed += found @ level.outer
+            hessian -= mean.unsqueeze(2) * mean.unsqueeze(1)
+        hessian[:, row, column] += packed
+        off = row != column
+        hessian[:, column[off], row[off]] += packed[:, off]
+        step = torch.linalg.solve(hessian, gradient)
+        decrement = (gradient * step).sum(1)
+        w[left] = _descended(here, step, decrement, levels, target)
+        left = left[decrement > _CONVERGED]
+        if not len(left):
+            break
+    return w
+
+
+def _descended(w: Tensor, step: Tensor, decrement: Tensor, levels: list[_Level], target: list[Tensor]) -> Tensor:
+    """w - a step, with a halved until the objective falls enough (Armijo)."""
+    before, share = _objective(w, levels, target), torch.ones_like(decrement)
+    for _ in range(_MAX_HALVINGS):
+        after = _objective(w - share.unsqueeze(1) * step, levels, target)
+        short = after > before - _SUFFICIENT_DECREASE * share * decrement + _CONVERGED**2
+        if not short.any():
+            break
+        share = torch.where(short, share / 2, share)
+    return w - share.unsqueeze(1) * step
+
+
+def _objective(w: Tensor, levels: list[_Level], target: list[Tensor]) -> Tensor:
+    total = _RIDGE / 2 * w.square().sum(1)
+    for level, shares in zip(levels, target, strict=True):
+        score = w @ level.x.T
+        total = total + torch.logsumexp(score, dim=1) - (shares * score).sum(1)
+    return total
 
 
 def _neighbourhood(distance: Tensor, perplexity: float) -> Tensor:

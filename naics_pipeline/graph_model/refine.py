@@ -109,7 +109,8 @@ class _Fit:
         with_offset = torch.zeros(len(self.tree), dtype=torch.bool)
         with_offset[kept] = True
         ancestors = torch.from_numpy(self.tree.ancestors().astype(np.int64))
-        model = HyperbolicGCN(features, curvature, ancestors, with_offset, self.settings)
+        level = torch.from_numpy(self.tree.level.astype(np.int64))
+        model = HyperbolicGCN(features, curvature, ancestors, level, with_offset, self.settings)
         return model.to(device=self.device, dtype=self.dtype)
 
     def run(

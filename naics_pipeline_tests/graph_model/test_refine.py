@@ -83,6 +83,14 @@ def test_refined_points_lie_on_the_hyperboloid_and_children_farther_out(tree: Tr
     assert (radius[child] > radius[tree.parent[child]]).mean() > 0.95
 
 
+def test_the_codes_of_a_level_lie_on_one_sphere_each_level_on_its_own(tree: Tree, refined: Refinement) -> None:
+    radius = lorentz.radius(torch.from_numpy(refined.points), curvature=refined.curvature).numpy()
+    levels = [radius[tree.level == level] for level in range(2, 7)]
+    for here in levels:
+        np.testing.assert_allclose(here, here[0], rtol=1e-9)
+    assert np.diff([here[0] for here in levels]).min() > 0.5
+
+
 def test_the_same_seed_gives_the_same_points_and_leaves_the_global_generator_alone(tree: Tree) -> None:
     settings = QUICK.model_copy(update={"steps": 6, "dropout": 0.1, "left_out_fraction": 0.0})
     torch.manual_seed(3)
@@ -141,7 +149,8 @@ def test_no_loss_reaches_a_code_that_is_left_out(tree: Tree) -> None:
     with_offset[-1] = False
     ancestors = torch.from_numpy(tree.ancestors().astype(np.int64))
     settings = QUICK.model_copy(update={"offset_dropout": 0.0})
-    model = HyperbolicGCN(lorentz.log0(text), 1.0, ancestors, with_offset, settings).double()
+    level = torch.from_numpy(tree.level.astype(np.int64))
+    model = HyperbolicGCN(lorentz.log0(text), 1.0, ancestors, level, with_offset, settings).double()
     points = model(build_graph(tree, settings))
     lorentz.distance(points[0], points[-2], curvature=model.curvature).backward()
     assert model.offsets.grad is not None
@@ -155,7 +164,8 @@ def test_no_loss_reaches_a_code_that_is_left_out(tree: Tree) -> None:
 def test_curvature_starts_where_told_and_stays_inside_its_bounds(tree: Tree, start: float) -> None:
     text = torch.from_numpy(_text(tree).points)
     ancestors = torch.from_numpy(tree.ancestors().astype(np.int64))
-    model = HyperbolicGCN(lorentz.log0(text), start, ancestors, torch.ones(len(tree), dtype=torch.bool), QUICK)
+    level = torch.from_numpy(tree.level.astype(np.int64))
+    model = HyperbolicGCN(lorentz.log0(text), start, ancestors, level, torch.ones(len(tree), dtype=torch.bool), QUICK)
     assert float(model.curvature.detach()) == pytest.approx(start, rel=0.02)
     with torch.no_grad():
         model.curvature_logit += 100
