@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.table import Table
 from naics_pipeline import config
 from naics_pipeline.errors import NaicsError, SettingsError
 from naics_pipeline.storage import Store
+
+if TYPE_CHECKING:
+    from naics_pipeline.text_model.embeddings import Embeddings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", help=__doc__)
 
@@ -50,12 +53,19 @@ def show_config(
 @app.command(epilog="Examples: naics evaluate mine.parquet · naics evaluate mine.parquet --json > metrics.json")
 def evaluate(
     file: Annotated[Path, typer.Argument(help="Parquet file with the columns code and point.")],
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            help="Parquet file of texts as points of the same space, each with its right code, in the columns code and "
+            "point. For FILE x_embeddings.parquet: x_queries.parquet beside it, where both are of one run."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")] = False,
     profile: Profile = None,
     set_: Set = None,
 ) -> None:
-    """How well an embeddings file reproduces the tree: every metric, beside what the tree distance itself reaches."""
-    from naics_pipeline.evaluation import structure
+    """How well an embeddings file reproduces the tree and finds codes for texts: every metric, beside its ceiling."""
+    from naics_pipeline.evaluation import retrieval, structure
     from naics_pipeline.taxonomy.tree import Tree
     from naics_pipeline.text_model.embeddings import read_embeddings
 
@@ -63,6 +73,11 @@ def evaluate(
     embeddings = read_embeddings(file)
     tree = Tree.from_codes(embeddings.codes.tolist())
     metrics = structure.evaluate_embeddings(embeddings, tree=tree, cutoffs=cutoffs)
+    texts = read_embeddings(queries) if queries else _queries_beside(file, embeddings)
+    if texts is not None:
+        metrics |= retrieval.means(retrieval.space_scores(embeddings, texts))
+    else:
+        typer.echo("No file of queries of this run beside it: structure only (--queries names one).", err=True)
     if as_json:
         typer.echo(json.dumps({name: _number(value) for name, value in metrics.items()}, indent=2))
         return
@@ -114,6 +129,16 @@ def _overrides(pairs: list[str] | None) -> dict[str, str]:
             raise SettingsError(f"--set {pair}: write it as --set key=value, such as --set seed=7.")
         overrides[key.strip()] = value
     return overrides
+
+
+def _queries_beside(file: Path, embeddings: "Embeddings") -> "Embeddings | None":
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    beside = file.with_name(file.name.replace("_embeddings", "_queries"))
+    if beside == file or not beside.is_file():
+        return None
+    queries = read_embeddings(beside)
+    return queries if queries.metadata.get("run_id") == embeddings.metadata.get("run_id") else None
 
 
 def _newest_kind(store: Store) -> Path:

@@ -1,6 +1,7 @@
 """The `naics` command, as a user types it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from naics_pipeline import cli
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.text_model.embeddings import Embeddings, write_embeddings
+from naics_pipeline.text_model.embeddings import Embeddings, read_embeddings, write_embeddings
 
 
 @pytest.fixture
@@ -81,6 +82,40 @@ def test_evaluate_prints_every_metric_as_json(naics, embeddings_file):
     assert 0 < metrics["cophenetic_correlation"] < 1
     assert {"ndcg@10", "parent_retrieval@1", "manifold_violation_max", "radius_mean_level_6"} <= set(metrics)
     assert metrics["collapse"] is False
+
+
+@pytest.fixture
+def space(embeddings_file, tmp_path):
+    """A pair of files as the pipeline writes them: each six-digit code is found by the text that lies on it."""
+    codes = read_embeddings(embeddings_file)
+    leaf = codes.level == 6
+    texts = Embeddings(codes.codes[leaf], codes.points[leaf])
+    for name, points in (("my_embeddings", codes), ("my_queries", texts)):
+        write_embeddings(replace(points, metadata={"run_id": "one"}), tmp_path / f"{name}.parquet")
+    return tmp_path
+
+
+def test_evaluate_measures_the_queries_of_the_same_run_beside_the_file(naics, space):
+    code, out, _ = naics("evaluate", space / "my_embeddings.parquet", "--json")
+    assert code == 0
+    assert json.loads(out)["query_top1"] == 1
+    other = replace(read_embeddings(space / "my_queries.parquet"), metadata={"run_id": "two"})
+    write_embeddings(other, space / "my_queries.parquet")
+    code, out, err = naics("evaluate", space / "my_embeddings.parquet", "--json")
+    assert code == 0
+    assert "query_top1" not in json.loads(out)
+    assert "--queries" in err
+    asked = ("--queries", space / "my_queries.parquet", "--json")
+    assert json.loads(naics("evaluate", space / "my_embeddings.parquet", *asked)[1])["query_top1"] == 1
+
+
+def test_evaluate_refuses_queries_of_another_space(naics, space):
+    queries = read_embeddings(space / "my_queries.parquet")
+    write_embeddings(replace(queries, curvature=2.0), space / "other.parquet")
+    code, _, err = naics("evaluate", space / "my_embeddings.parquet", "--queries", space / "other.parquet")
+    assert code == 1
+    assert "another space" in err
+    assert "curvature 2" in err
 
 
 def test_evaluate_shows_values_beside_their_ceiling(naics, embeddings_file):

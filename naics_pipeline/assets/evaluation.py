@@ -10,7 +10,8 @@ import polars as pl
 from naics_pipeline.assets import graph_model
 from naics_pipeline.assets.common import OWNERS, data_version, logger, picture, place, version
 from naics_pipeline.assets.text_model import NAME as TEXT
-from naics_pipeline.assets.text_model import STAGES, last_checkpoint
+from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
+from naics_pipeline.assets.text_model import STAGES, checkpoint
 from naics_pipeline.config import Config
 from naics_pipeline.resources import TrackedRun, Tracking
 from naics_pipeline.storage import Store
@@ -42,23 +43,19 @@ def text_evaluation(
     descriptions: pl.DataFrame,
     index_entries: pl.DataFrame,
 ) -> dg.MaterializeResult:
-    """One set of metrics: the text model's points against the tree and on held-out entries, beside baselines."""
+    """One set of metrics a stage: the text model against the tree and on held-out entries, beside baselines."""
     from naics_pipeline.evaluation import summary
-    from naics_pipeline.text_model.embeddings import read_embeddings
-    from naics_pipeline.text_model.inference import TextEmbedder
 
     settings = conf.settings
     tree = tree_of(descriptions)
     with tracking.start_run(context, conf.flat(), stage="text_evaluation") as run:
-        embedder = TextEmbedder.load(last_checkpoint(store), settings.accelerator)
         content = summary.measure_text(
-            read_embeddings(store.local(TEXT)),
-            summary.held_out_queries(index_entries, embedder),
+            points_by_stage(conf, store, descriptions, index_entries),
             tree,
             baselines=baseline_rows(conf, descriptions, index_entries, tree),
             cutoffs=settings.evaluation.cutoffs,
         )
-        log_metrics(run, content["text"], content["baselines"])
+        log_metrics(run, content["text"], content["stages"] | content["baselines"])
         return publish_metrics(store, TEXT_METRICS, content, content["text"])
 
 
@@ -75,22 +72,18 @@ def refined_evaluation(
     store: dg.ResourceParam[Store],
     tracking: Tracking,
     descriptions: pl.DataFrame,
-    index_entries: pl.DataFrame,
 ) -> dg.MaterializeResult:
     """One set of metrics: the refined points, beside plain smoothing and against the text model."""
     from naics_pipeline.evaluation import summary
-    from naics_pipeline.graph_model.query_map import QueryMap
-    from naics_pipeline.text_model.inference import TextEmbedder
+    from naics_pipeline.text_model.embeddings import read_embeddings
 
     settings = conf.settings
     tree = tree_of(descriptions)
     with tracking.start_run(context, conf.flat(), stage="refined_evaluation") as run:
-        embedder = TextEmbedder.load(last_checkpoint(store), settings.accelerator)
-        text = summary.held_out_queries(index_entries, embedder)
-        query_map = QueryMap.load(store.local(graph_model.QUERY_MAP))
+        queries = {"text": TEXT_QUERIES, "refined": graph_model.QUERIES}
         content = summary.measure_refined(
             spaces_of(conf, store, tree),
-            {"text": text, "refined": summary.Queries(query_map.apply(text.points), text.truth)},
+            {space: read_embeddings(store.local(name)) for space, name in queries.items()},
             tree,
             cutoffs=settings.evaluation.cutoffs,
             seed=settings.seed,
@@ -126,7 +119,7 @@ def evaluation_report(
             spaces,
             tree,
             dict(descriptions.select("code", "title").iter_rows()),
-            stages={stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in STAGES},
+            stages={stage.name: training_epochs(store, stage.name) for stage in STAGES},
             refinement=refinement["history"],
             hardness=hardness_table(store.local("triplets")),
         )
@@ -156,6 +149,24 @@ def spaces_of(conf: Config, store: Store, tree: "Tree") -> "dict[str, Embeddings
 
     text, refined = (read_embeddings(store.local(name)) for name in (TEXT, graph_model.NAME))
     return variants(text, refined, tree, conf.settings.graph.smoothing_rounds)
+
+
+def points_by_stage(
+    conf: Config, store: Store, descriptions: pl.DataFrame, index_entries: pl.DataFrame
+) -> "dict[str, tuple[Embeddings, Embeddings]]":
+    """Stage → points of the codes and of the held-out entries; those of the last one are in their files already."""
+    from naics_pipeline.taxonomy.text import HELD_OUT
+    from naics_pipeline.text_model.embeddings import read_embeddings
+    from naics_pipeline.text_model.inference import TextEmbedder
+
+    held_out = index_entries.filter(split=HELD_OUT)
+    points = {}
+    for stage in STAGES[:-1]:
+        embedder = TextEmbedder.load(checkpoint(store, stage), conf.settings.accelerator)
+        points[stage.name] = embedder.embed_codes(descriptions), embedder.embed_entries(held_out)
+        logger.info("stage %s: codes and held-out entries embedded", stage.name)
+    points[STAGES[-1].name] = read_embeddings(store.local(TEXT)), read_embeddings(store.local(TEXT_QUERIES))
+    return points
 
 
 def baseline_rows(
@@ -201,7 +212,7 @@ def report_content(
         structure=measured | text["baselines"],
         ceiling=text["ceiling"],
         queries=measured | text["baselines"],
-        stages={stage.name: stage_file(store, stage.name, "metrics.json") for stage in STAGES},
+        stages=text["stages"],
         left_out=refinement["metrics"],
         comparisons=refined["comparisons"],
         gate=refined["gate"],
@@ -211,11 +222,12 @@ def report_content(
     )
 
 
-def stage_file(store: Store, stage: str, name: str) -> Any:
-    """A small result that lies beside a stage's checkpoint."""
+def training_epochs(store: Store, stage: str) -> list[dict[str, float]]:
+    """What a stage's training recorded, epoch by epoch."""
     from naics_pipeline.evaluation.report import read_metrics
 
-    return read_metrics(store.local(f"stages/{stage}/{name}"))
+    epochs: list[dict[str, float]] = read_metrics(store.local(f"stages/{stage}/history.json"))["epochs"]
+    return epochs
 
 
 def neighbours(space: "Embeddings", descriptions: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -8,11 +8,13 @@ import polars as pl
 from naics_pipeline.assets.common import OWNERS, data_version, logger, place, version
 from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS
 from naics_pipeline.assets.text_model import NAME as TEXT
+from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
 from naics_pipeline.config import Config
 from naics_pipeline.resources import Accelerator, TrackedRun, Tracking
 from naics_pipeline.storage import Store
 
 NAME = "refined_embeddings.parquet"
+QUERIES = "refined_queries.parquet"
 QUERY_MAP = "refined_query_map.npz"
 TRAINING = "reports/refinement.json"
 
@@ -21,7 +23,7 @@ TRAINING = "reports/refinement.json"
     group_name="graph_model",
     kinds={"pytorch", "parquet", "mlflow"},
     owners=OWNERS,
-    code_version=version(1, "seed", "graph"),
+    code_version=version(2, "seed", "graph"),
     deps=["text_embeddings", "triplets"],
     metadata=EMBEDDING_COLUMNS,
     pool="gpu",
@@ -34,7 +36,11 @@ def refined_embeddings(
     tracking: Tracking,
     descriptions: pl.DataFrame,
 ) -> dg.MaterializeResult:
-    """One row per code: its point after refinement on the graph of the taxonomy."""
+    """One row per code: its point after refinement on the graph of the taxonomy.
+
+    Beside it refined_query_map.npz, which brings free text into that space, and refined_queries.parquet: the points of
+    the held-out index entries that it gives.
+    """
     from naics_pipeline.evaluation.report import write_metrics
     from naics_pipeline.graph_model.query_map import QueryMap
     from naics_pipeline.graph_model.refine import refine
@@ -55,16 +61,18 @@ def refined_embeddings(
             on_epoch=partial(follow, run, -(-settings.graph.steps // settings.graph.steps_per_epoch)),
         )
         run.log_metrics(refinement.metrics)
-        refined = Embeddings(
-            tree.codes,
-            refinement.points,
-            refinement.curvature,
-            metadata={"stage": "graph", "run_id": context.run.run_id},
+        space = partial(
+            Embeddings, curvature=refinement.curvature, metadata={"stage": "graph", "run_id": context.run.run_id}
         )
+        refined = space(tree.codes, refinement.points)
+        query_map = QueryMap.fit(text, refined)
+        queries = read_embeddings(store.local(TEXT_QUERIES))
+        logger.info("%s held-out entries into the refined space", f"{len(queries.codes):,}")
         write_embeddings(refined, store.path(NAME))
-        QueryMap.fit(text, refined).save(store.path(QUERY_MAP))
+        write_embeddings(space(queries.codes, query_map.apply(queries.points)), store.path(QUERIES))
+        query_map.save(store.path(QUERY_MAP))
         write_metrics(store.path(TRAINING), {"history": refinement.history, "metrics": refinement.metrics})
-    for name in (NAME, QUERY_MAP, TRAINING):
+    for name in (NAME, QUERIES, QUERY_MAP, TRAINING):
         store.publish(name)
     logger.info("%s points, curvature %.3f", f"{len(tree):,}", refinement.curvature)
     return dg.MaterializeResult(

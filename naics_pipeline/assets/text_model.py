@@ -17,9 +17,10 @@ from naics_pipeline.text_model.curriculum import Stage, load_curriculum
 
 STAGES = load_curriculum(Path(defined_conf().settings.curriculum))
 NAME = "text_embeddings.parquet"
+QUERIES = "text_queries.parquet"
 READ_BY_TRAINING = ("seed", "taxonomy", "tokens", "model", "objective", "training")
 EMBEDDING_COLUMNS = columns(
-    index=("u16", "rank of the code in string order"),
+    index=("u32", "number of the row"),
     level=("u8", "number of digits, 2 to 6"),
     code=("string", "NAICS code"),
     point=("array[f64]", "point of the hyperboloid, time coordinate first; curvature in the file's metadata"),
@@ -75,7 +76,6 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 metrics=structure_of(descriptions, conf),
                 on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
             )
-            write_metrics(store.path(f"{name}/metrics.json"), result.metrics)
             write_metrics(store.path(f"{name}/history.json"), {"epochs": result.history})
             curves = training_curves({stage.name: result.history}, FOLLOWED)
             run.log_bytes(curves, "plots/training_curves.png")
@@ -95,7 +95,7 @@ stages = [stage_asset(stage) for stage in STAGES]
     group_name="text_model",
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
-    code_version=version(1),
+    code_version=version(2),
     deps=[f"stage_{STAGES[-1].name}", "triplets"],
     metadata=EMBEDDING_COLUMNS,
 )
@@ -104,31 +104,39 @@ def text_embeddings(
     conf: dg.ResourceParam[Config],
     store: dg.ResourceParam[Store],
     descriptions: pl.DataFrame,
+    index_entries: pl.DataFrame,
 ) -> dg.MaterializeResult:
-    """One row per code: its point, from its texts alone, by the last stage of the curriculum."""
+    """One row per code: its point, from its texts alone, by the last stage of the curriculum.
+
+    Beside it text_queries.parquet: the same of every held-out index entry, to be searched among the codes.
+    """
+    from naics_pipeline.taxonomy.text import HELD_OUT
     from naics_pipeline.text_model.embeddings import write_embeddings
     from naics_pipeline.text_model.inference import TextEmbedder
 
-    embedder = TextEmbedder.load(last_checkpoint(store), conf.settings.accelerator)
+    embedder = TextEmbedder.load(checkpoint(store, STAGES[-1]), conf.settings.accelerator)
     embeddings = embedder.embed_codes(descriptions)
-    embeddings = replace(embeddings, metadata=embeddings.metadata | {"run_id": context.run.run_id})
-    write_embeddings(embeddings, store.path(NAME))
-    store.publish(NAME)
+    queries = embedder.embed_entries(index_entries.filter(split=HELD_OUT))
+    for name, points in ((NAME, embeddings), (QUERIES, queries)):
+        of_this_run = replace(points, metadata=points.metadata | {"run_id": context.run.run_id})
+        write_embeddings(of_this_run, store.path(name))
+        store.publish(name)
     logger.info("%s points of %d coordinates", f"{len(embeddings.codes):,}", embeddings.points.shape[1])
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(embeddings.codes),
             "curvature": embeddings.curvature,
             "geometry": embeddings.geometry,
+            "queries": len(queries.codes),
             **place(store, NAME),
         },
-        data_version=data_version(embeddings.points.tobytes(), embeddings.curvature),
+        data_version=data_version(embeddings.points.tobytes(), embeddings.curvature, queries.points.tobytes()),
     )
 
 
-def last_checkpoint(store: Store) -> Path:
-    """The best checkpoint of the last stage."""
-    return store.local(f"stages/{STAGES[-1].name}") / "best.ckpt"
+def checkpoint(store: Store, stage: Stage) -> Path:
+    """The best checkpoint of a stage."""
+    return store.local(f"stages/{stage.name}") / "best.ckpt"
 
 
 def structure_of(descriptions: pl.DataFrame, conf: Config) -> Callable[..., dict[str, float]]:

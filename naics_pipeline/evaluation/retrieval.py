@@ -4,7 +4,7 @@ Ties are averaged: a query whose right code shares its distance with others coun
 all orders of these. A method that gives every candidate the same distance therefore scores chance, not 0 or 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import LEVELS, sector_of
+from naics_pipeline.text_model.embeddings import Embeddings
 
 RANKS = (1, 5, 10)
 _FULL_DEPTH = len(LEVELS)
@@ -25,12 +26,35 @@ def query_distances(queries: np.ndarray, codes: np.ndarray, curvature: float, ge
     return lorentz.pairwise_distance(u, v, curvature=float(curvature)).numpy()
 
 
+def space_scores(space: Embeddings, queries: Embeddings) -> dict[str, np.ndarray]:
+    """`query_scores` of texts searched among the six-digit codes of a space.
+
+    Args:
+        queries: the texts' points in that space, each with its right code.
+    Raises:
+        ModelError: the queries are points of another space.
+    """
+    same = queries.geometry == space.geometry and queries.points.shape[1] == space.points.shape[1]
+    if not same or queries.curvature != space.curvature:
+        raise ModelError(
+            f"the queries lie in another space ({_described(queries)}) than the codes ({_described(space)}): "
+            "materialize both in one run, or name the file of queries that belongs to these embeddings."
+        )
+    candidates = space.level == max(LEVELS)
+    distances = query_distances(queries.points, space.points[candidates], space.curvature, space.geometry)
+    return query_scores(distances, space.codes[candidates], queries.codes)
+
+
+def means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Mean of each score; NaN, null in JSON, where there is no query."""
+    return {name: float(values.mean()) if values.size else float("nan") for name, values in scores.items()}
+
+
 def query_metrics(
     distances: np.ndarray, candidates: np.ndarray | Sequence[str], truth: np.ndarray | Sequence[str]
 ) -> dict[str, float]:
-    """Means of `query_scores`; NaN, null in JSON, where there is no query."""
-    scores = query_scores(distances, candidates, truth)
-    return {name: float(values.mean()) if values.size else float("nan") for name, values in scores.items()}
+    """Means of `query_scores`."""
+    return means(query_scores(distances, candidates, truth))
 
 
 def query_scores(
@@ -67,6 +91,10 @@ def query_scores(
     overlap = weight * shared.sum(axis=1) / _FULL_DEPTH
     scores["query_hierarchical_f1"] = np.bincount(query, weights=overlap, minlength=len(truth))
     return scores
+
+
+def _described(space: Embeddings) -> str:
+    return f"{space.geometry}, {space.points.shape[1]} coordinates, curvature {space.curvature:.6g}"
 
 
 def _positions(candidates: np.ndarray, truth: np.ndarray) -> np.ndarray:

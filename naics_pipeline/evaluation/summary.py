@@ -1,7 +1,7 @@
 """What is measured of the embeddings of one run: the content of the metrics files and the pictures of the report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from naics_pipeline.evaluation import plots
 from naics_pipeline.evaluation.compare import compare_scores, gate
-from naics_pipeline.evaluation.retrieval import query_distances, query_scores
+from naics_pipeline.evaluation.retrieval import means, space_scores
 from naics_pipeline.evaluation.structure import (
     ceiling,
     code_scores,
@@ -20,32 +20,11 @@ from naics_pipeline.evaluation.structure import (
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.graph_model.refine import aligned
 from naics_pipeline.graph_model.smoothing import smooth
-from naics_pipeline.taxonomy.text import HELD_OUT
-from naics_pipeline.taxonomy.tree import LEVELS, Tree
+from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
-from naics_pipeline.text_model.inference import TextEmbedder
 
 FOLLOWED = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation", "parent_retrieval@1")
 """What the training curves show of a stage."""
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Held-out index entries as points.
-
-    Attributes:
-        points: (Q, d + 1) in the space that is searched.
-        truth: (Q,) the right code of each.
-    """
-
-    points: np.ndarray
-    truth: np.ndarray
-
-
-def held_out_queries(index_entries: pl.DataFrame, embedder: TextEmbedder) -> Queries:
-    """The held-out entries in the text model's space."""
-    entries = index_entries.filter(split=HELD_OUT)
-    return Queries(embedder.embed_texts(entries["entry"].to_list()), entries["code"].to_numpy().astype(str))
 
 
 def variants(text: Embeddings, refined: Embeddings, tree: Tree, smoothing_rounds: int) -> dict[str, Embeddings]:
@@ -54,27 +33,43 @@ def variants(text: Embeddings, refined: Embeddings, tree: Tree, smoothing_rounds
     return {"text": text, "smoothed": replace(text, points=smooth(text, tree, smoothing_rounds)), "refined": refined}
 
 
+def measure(space: Embeddings, queries: Embeddings, tree: Tree, cutoffs: Sequence[int]) -> dict[str, float]:
+    """Every metric of a space: of its codes against the tree, and of texts searched in it.
+
+    Args:
+        queries: points of texts in that space, each with its right code.
+    """
+    return evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) | means(space_scores(space, queries))
+
+
 def measure_text(
-    text: Embeddings,
-    queries: Queries,
+    stages: Mapping[str, tuple[Embeddings, Embeddings]],
     tree: Tree,
     *,
     baselines: Mapping[str, Mapping[str, float]],
     cutoffs: Sequence[int],
 ) -> dict[str, Any]:
-    """Content of text_metrics.json: the text model's metrics, baselines beside them, and what the tree itself reaches.
+    """Content of text_metrics.json: metrics by stage, those of the last one once more as the text model's, baselines
+    beside them, and what the tree itself reaches.
 
     Args:
+        stages: stage → points of codes and of held-out entries, in the order of training.
         baselines: rows of `evaluation.baselines.baselines`; empty where they were not asked for.
     """
-    own = evaluate_embeddings(text, tree=tree, cutoffs=cutoffs) | _means(_query_scores(text, queries))
-    best = ceiling(tree, cutoffs=cutoffs)
-    return {"queries": len(queries.truth), "text": own, "baselines": dict(baselines), "ceiling": best}
+    by_stage = {name: measure(codes, queries, tree, cutoffs) for name, (codes, queries) in stages.items()}
+    last = list(stages)[-1]
+    return {
+        "queries": len(stages[last][1].codes),
+        "text": by_stage[last],
+        "stages": by_stage,
+        "baselines": dict(baselines),
+        "ceiling": ceiling(tree, cutoffs=cutoffs),
+    }
 
 
 def measure_refined(
     spaces: Mapping[str, Embeddings],
-    queries: Mapping[str, Queries],
+    queries: Mapping[str, Embeddings],
     tree: Tree,
     *,
     cutoffs: Sequence[int],
@@ -88,13 +83,13 @@ def measure_refined(
         seed: of the bootstrap.
     """
     structure = {name: evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) for name, space in spaces.items()}
-    by_query = {name: _query_scores(spaces[name], points) for name, points in queries.items()}
+    by_query = {name: space_scores(spaces[name], points) for name, points in queries.items()}
     by_code = {name: code_scores(distances_of(spaces[name]), tree, cutoffs=cutoffs) for name in queries}
     compared = compare_scores(by_code["text"], by_code["refined"], seed=seed)
     compared |= compare_scores(by_query["text"], by_query["refined"], seed=seed)
     return {
-        "queries": len(queries["refined"].truth),
-        "refined": structure["refined"] | _means(by_query["refined"]),
+        "queries": len(queries["refined"].codes),
+        "refined": structure["refined"] | means(by_query["refined"]),
         "smoothed": structure["smoothed"],
         "gate": [asdict(rule) for rule in gate(structure["text"], structure["refined"])],
         "comparisons": {name: asdict(comparison) for name, comparison in compared.items()},
@@ -139,13 +134,3 @@ def draw(
 def distances_of(space: Embeddings) -> np.ndarray:
     """(N, N) float64, in the order of the rows."""
     return embedding_distances(space.points, space.curvature, space.geometry)
-
-
-def _query_scores(space: Embeddings, queries: Queries) -> dict[str, np.ndarray]:
-    candidates = space.level == max(LEVELS)
-    distances = query_distances(queries.points, space.points[candidates], space.curvature, space.geometry)
-    return query_scores(distances, space.codes[candidates], queries.truth)
-
-
-def _means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {name: float(values.mean()) if values.size else float("nan") for name, values in scores.items()}

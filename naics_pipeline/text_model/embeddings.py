@@ -1,4 +1,4 @@
-"""Embedding files: one row per code with its point, the geometry in the Parquet metadata."""
+"""Embedding files: one row per code, or per text of a known code, with its point; the geometry in the metadata."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,10 @@ from naics_pipeline.storage import replacing
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Points of N codes.
+    """Points of N codes, or of N texts.
 
     Attributes:
-        codes: (N,) strings, in the order of the rows.
+        codes: (N,) strings, in the order of the rows; of texts, the code that each belongs to.
         points: (N, d + 1) float64 on the hyperboloid, time coordinate first; (N, d) where geometry is euclidean.
         curvature: c > 0 of a space with sectional curvature -c.
         metadata: what else the file says of its origin (stage, run_id).
@@ -38,7 +38,7 @@ class Embeddings:
         """The rows of the file: index, level, code, point."""
         return pl.DataFrame(
             {
-                "index": pl.Series(np.arange(len(self.codes)), dtype=pl.UInt16),
+                "index": pl.Series(np.arange(len(self.codes)), dtype=pl.UInt32),
                 "level": pl.Series(self.level, dtype=pl.UInt8),
                 "code": pl.Series(self.codes.tolist(), dtype=pl.String),
                 "point": pl.Series(self.points, dtype=pl.Array(pl.Float64, self.points.shape[1])),

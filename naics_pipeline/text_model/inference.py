@@ -67,6 +67,16 @@ class TextEmbedder:
             metadata={"stage": self.stage},
         )
 
+    def embed_entries(self, entries: pl.DataFrame) -> Embeddings:
+        """Points of index entries (code, entry), each with the code that it belongs to."""
+        return Embeddings(
+            codes=entries["code"].to_numpy().astype(str),
+            points=self.embed_texts(entries["entry"].to_list()),
+            curvature=self.curvature,
+            geometry=self.settings.model.geometry,
+            metadata={"stage": self.stage},
+        )
+
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Points of free texts, (n, d + 1) float64; each is read as a title, the other channels as absent."""

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from mlflow import MlflowClient
 
 from naics_pipeline import checks, config
 from naics_pipeline.assets.text_model import STAGES, refuse_other_curriculum
 from naics_pipeline.errors import SettingsError
+from naics_pipeline.evaluation.retrieval import means, space_scores
 from naics_pipeline.storage import Store
 from naics_pipeline.text_model.embeddings import read_embeddings, write_embeddings
 from naics_pipeline.text_model.training import read_stage
@@ -88,8 +90,23 @@ def test_the_metrics_files_are_json_with_nothing_left_out(trained_run, data_dir)
     assert text["text"].keys() == refined["refined"].keys()
     assert text["ceiling"]["cophenetic_correlation"] == 1
     assert {rule["metric"] for rule in refined["gate"]} == {"cophenetic_correlation", "ndcg@10", "parent_retrieval@1"}
+    assert list(text["stages"]) == [stage.name for stage in STAGES]
+    for metrics in text["stages"].values():
+        assert metrics.keys() == text["text"].keys()
+    assert text["stages"][STAGES[-1].name] == text["text"]
+    assert text["stages"][STAGES[0].name] != text["text"]
     shown = runs.metadata(trained_run, "text_evaluation")
     assert shown["query_top1"] == pytest.approx(text["text"]["query_top1"])
+
+
+@pytest.mark.parametrize("space", ["text", "refined"])
+def test_held_out_entries_lie_beside_the_embeddings_as_points(space, trained_run, data_dir):
+    queries = read_embeddings(data_dir / f"{space}_queries.parquet")
+    held_out = pl.read_parquet(data_dir / "index_entries.parquet").filter(split="held_out")
+    assert queries.codes.tolist() == held_out["code"].to_list()
+    metrics = json.loads((data_dir / "reports" / f"{space}_metrics.json").read_text())
+    scores = space_scores(read_embeddings(data_dir / f"{space}_embeddings.parquet"), queries)
+    assert means(scores)["query_top1"] == metrics[space]["query_top1"]
 
 
 def test_the_report_needs_nothing_beside_itself(trained_run, data_dir):
