@@ -2,6 +2,7 @@
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
 
 from naics_pipeline import executor
 
@@ -60,3 +61,18 @@ def test_a_process_of_the_run_that_lives_on_counts(instance):
     with executor.holding(instance, run_id), executor.holding(instance, run_id):
         executor.end_killed_runs(instance)
         assert holders(instance) == [run_id]
+
+
+@pytest.mark.parametrize(
+    ("processors", "asked", "at_once"), [(1, {}, 1), (2, {}, 1), (8, {}, 2), (2, {"max_concurrent": 3}, 3)]
+)
+def test_assets_share_the_processors(monkeypatch, instance, processors, asked, at_once):
+    monkeypatch.setattr(executor.os, "cpu_count", lambda: processors)
+    context = dg.InitExecutorContext(
+        job=InMemoryJob(nothing),
+        executor_def=executor.careful_multiprocess_executor,
+        executor_config={"retries": {"enabled": {}}, **asked},
+        instance=instance,
+    )
+    made = executor.careful_multiprocess_executor.executor_creation_fn(context)
+    assert made.inner._max_concurrent == at_once

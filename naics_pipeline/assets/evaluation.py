@@ -11,7 +11,7 @@ from naics_pipeline.assets import graph_model
 from naics_pipeline.assets.common import OWNERS, data_version, logger, picture, place, version
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
-from naics_pipeline.assets.text_model import STAGES, checkpoint
+from naics_pipeline.assets.text_model import STAGES
 from naics_pipeline.config import Config
 from naics_pipeline.resources import TrackedRun, Tracking
 from naics_pipeline.storage import Store
@@ -43,19 +43,21 @@ def text_evaluation(
     descriptions: pl.DataFrame,
     index_entries: pl.DataFrame,
 ) -> dg.MaterializeResult:
-    """One set of metrics a stage: the text model against the tree and on held-out entries, beside baselines."""
+    """One set of metrics: the text model's points against the tree and on held-out entries, beside baselines."""
     from naics_pipeline.evaluation import summary
+    from naics_pipeline.text_model.embeddings import read_embeddings
 
     settings = conf.settings
     tree = tree_of(descriptions)
     with tracking.start_run(context, conf.flat(), stage="text_evaluation") as run:
         content = summary.measure_text(
-            points_by_stage(conf, store, descriptions, index_entries),
+            read_embeddings(store.local(TEXT)),
+            read_embeddings(store.local(TEXT_QUERIES)),
             tree,
             baselines=baseline_rows(conf, descriptions, index_entries, tree),
             cutoffs=settings.evaluation.cutoffs,
         )
-        log_metrics(run, content["text"], content["stages"] | content["baselines"])
+        log_metrics(run, content["text"], content["baselines"])
         return publish_metrics(store, TEXT_METRICS, content, content["text"])
 
 
@@ -119,7 +121,7 @@ def evaluation_report(
             spaces,
             tree,
             dict(descriptions.select("code", "title").iter_rows()),
-            stages={stage.name: training_epochs(store, stage.name) for stage in STAGES},
+            stages={stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in STAGES},
             refinement=refinement["history"],
             hardness=hardness_table(store.local("triplets")),
         )
@@ -149,24 +151,6 @@ def spaces_of(conf: Config, store: Store, tree: "Tree") -> "dict[str, Embeddings
 
     text, refined = (read_embeddings(store.local(name)) for name in (TEXT, graph_model.NAME))
     return variants(text, refined, tree, conf.settings.graph.smoothing_rounds)
-
-
-def points_by_stage(
-    conf: Config, store: Store, descriptions: pl.DataFrame, index_entries: pl.DataFrame
-) -> "dict[str, tuple[Embeddings, Embeddings]]":
-    """Stage → points of the codes and of the held-out entries; those of the last one are in their files already."""
-    from naics_pipeline.taxonomy.text import HELD_OUT
-    from naics_pipeline.text_model.embeddings import read_embeddings
-    from naics_pipeline.text_model.inference import TextEmbedder
-
-    held_out = index_entries.filter(split=HELD_OUT)
-    points = {}
-    for stage in STAGES[:-1]:
-        embedder = TextEmbedder.load(checkpoint(store, stage), conf.settings.accelerator)
-        points[stage.name] = embedder.embed_codes(descriptions), embedder.embed_entries(held_out)
-        logger.info("stage %s: codes and held-out entries embedded", stage.name)
-    points[STAGES[-1].name] = read_embeddings(store.local(TEXT)), read_embeddings(store.local(TEXT_QUERIES))
-    return points
 
 
 def baseline_rows(
@@ -212,7 +196,7 @@ def report_content(
         structure=measured | text["baselines"],
         ceiling=text["ceiling"],
         queries=measured | text["baselines"],
-        stages=text["stages"],
+        stages={stage.name: stage_file(store, stage.name, "metrics.json") for stage in STAGES},
         left_out=refinement["metrics"],
         comparisons=refined["comparisons"],
         gate=refined["gate"],
@@ -222,12 +206,11 @@ def report_content(
     )
 
 
-def training_epochs(store: Store, stage: str) -> list[dict[str, float]]:
-    """What a stage's training recorded, epoch by epoch."""
+def stage_file(store: Store, stage: str, name: str) -> Any:
+    """A small result that lies beside a stage's checkpoint."""
     from naics_pipeline.evaluation.report import read_metrics
 
-    epochs: list[dict[str, float]] = read_metrics(store.local(f"stages/{stage}/history.json"))["epochs"]
-    return epochs
+    return read_metrics(store.local(f"stages/{stage}/{name}"))
 
 
 def neighbours(space: "Embeddings", descriptions: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -1,6 +1,5 @@
 """The text model: one asset per stage of the curriculum, and the embeddings that the last one gives."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         group_name="text_model",
         kinds={"pytorch", "mlflow"},
         owners=OWNERS,
-        code_version=f"{version(1, *READ_BY_TRAINING)}.{fingerprint(stage.model_dump(mode='json'))}",
+        code_version=f"{version(2, *READ_BY_TRAINING)}.{fingerprint(stage.model_dump(mode='json'))}",
         deps=["triplets", "token_cache", *([f"stage_{stage.after}"] if stage.after else [])],
         pool="gpu",
     )
@@ -56,10 +55,15 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from naics_pipeline.evaluation.plots import training_curves
         from naics_pipeline.evaluation.report import write_metrics
-        from naics_pipeline.evaluation.summary import FOLLOWED
+        from naics_pipeline.evaluation.structure import structure_metrics
+        from naics_pipeline.evaluation.summary import FOLLOWED, measure
+        from naics_pipeline.taxonomy.text import HELD_OUT
+        from naics_pipeline.taxonomy.tree import Tree
+        from naics_pipeline.text_model.inference import TextEmbedder
         from naics_pipeline.text_model.training import read_stage, train_stage
 
         refuse_other_curriculum(conf)
+        tree, cutoffs = Tree.from_codes(descriptions["code"].to_list()), conf.settings.evaluation.cutoffs
         name = f"stages/{stage.name}"
         params = conf.flat() | {f"stage.{key}": value for key, value in stage.model_dump().items()}
         with accelerator.claimed(context), tracking.start_run(context, params, stage=stage.name) as run:
@@ -73,15 +77,24 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 hidden_cache=store.path("hidden_states"),
                 directory=store.path(name),
                 start_from=store.local(f"stages/{stage.after}") if stage.after else None,
-                metrics=structure_of(descriptions, conf),
+                metrics=partial(structure_metrics, tree=tree, cutoffs=cutoffs),
                 on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
             )
+            embedder = TextEmbedder.load(result.best, conf.settings.accelerator)
+            metrics = measure(
+                embedder.embed_codes(descriptions, result.channels),
+                embedder.embed_entries(index_entries.filter(split=HELD_OUT)),
+                tree,
+                cutoffs,
+            )
+            run.log_metrics(metrics, len(result.history))
+            write_metrics(store.path(f"{name}/metrics.json"), metrics)
             write_metrics(store.path(f"{name}/history.json"), {"epochs": result.history})
             curves = training_curves({stage.name: result.history}, FOLLOWED)
             run.log_bytes(curves, "plots/training_curves.png")
         store.publish(name)
         return dg.MaterializeResult(
-            metadata={"training_curves": picture(curves), **place(store, name), **result.metrics},
+            metadata={"training_curves": picture(curves), **place(store, name), **metrics},
             data_version=dg.DataVersion(read_stage(store.path(name))["key"]),
         )
 
@@ -114,7 +127,8 @@ def text_embeddings(
     from naics_pipeline.text_model.embeddings import write_embeddings
     from naics_pipeline.text_model.inference import TextEmbedder
 
-    embedder = TextEmbedder.load(checkpoint(store, STAGES[-1]), conf.settings.accelerator)
+    last = store.local(f"stages/{STAGES[-1].name}")
+    embedder = TextEmbedder.load(last / "best.ckpt", conf.settings.accelerator)
     embeddings = embedder.embed_codes(descriptions)
     queries = embedder.embed_entries(index_entries.filter(split=HELD_OUT))
     for name, points in ((NAME, embeddings), (QUERIES, queries)):
@@ -132,20 +146,6 @@ def text_embeddings(
         },
         data_version=data_version(embeddings.points.tobytes(), embeddings.curvature, queries.points.tobytes()),
     )
-
-
-def checkpoint(store: Store, stage: Stage) -> Path:
-    """The best checkpoint of a stage."""
-    return store.local(f"stages/{stage.name}") / "best.ckpt"
-
-
-def structure_of(descriptions: pl.DataFrame, conf: Config) -> Callable[..., dict[str, float]]:
-    """The metrics that are followed from epoch to epoch."""
-    from naics_pipeline.evaluation.structure import structure_metrics
-    from naics_pipeline.taxonomy.tree import Tree
-
-    tree = Tree.from_codes(descriptions["code"].to_list())
-    return partial(structure_metrics, tree=tree, cutoffs=conf.settings.evaluation.cutoffs)
 
 
 def refuse_other_curriculum(conf: Config) -> None:

@@ -43,28 +43,21 @@ def measure(space: Embeddings, queries: Embeddings, tree: Tree, cutoffs: Sequenc
 
 
 def measure_text(
-    stages: Mapping[str, tuple[Embeddings, Embeddings]],
+    text: Embeddings,
+    queries: Embeddings,
     tree: Tree,
     *,
     baselines: Mapping[str, Mapping[str, float]],
     cutoffs: Sequence[int],
 ) -> dict[str, Any]:
-    """Content of text_metrics.json: metrics by stage, those of the last one once more as the text model's, baselines
-    beside them, and what the tree itself reaches.
+    """Content of text_metrics.json: the text model's metrics, baselines beside them, and what the tree itself reaches.
 
     Args:
-        stages: stage → points of codes and of held-out entries, in the order of training.
+        queries: the held-out entries.
         baselines: rows of `evaluation.baselines.baselines`; empty where they were not asked for.
     """
-    by_stage = {name: measure(codes, queries, tree, cutoffs) for name, (codes, queries) in stages.items()}
-    last = list(stages)[-1]
-    return {
-        "queries": len(stages[last][1].codes),
-        "text": by_stage[last],
-        "stages": by_stage,
-        "baselines": dict(baselines),
-        "ceiling": ceiling(tree, cutoffs=cutoffs),
-    }
+    own, best = measure(text, queries, tree, cutoffs), ceiling(tree, cutoffs=cutoffs)
+    return {"queries": len(queries.codes), "text": own, "baselines": dict(baselines), "ceiling": best}
 
 
 def measure_refined(

@@ -1,6 +1,6 @@
 """A trained text model at work: codes and free text to points."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from naics_pipeline.text_model.base import load_tokenizer, locate
 from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.module import TextModel
-from naics_pipeline.text_model.tokens import CHANNELS, tokenize
+from naics_pipeline.text_model.tokens import CHANNELS, Ragged, tokenize
 from naics_pipeline.text_model.training import load_weights, read_checkpoint
 
 
@@ -49,10 +49,14 @@ class TextEmbedder:
         return float(self.model.fusion.curvature)
 
     @torch.inference_mode()
-    def embed_codes(self, descriptions: pl.DataFrame) -> Embeddings:
-        """Points of every code, from its four texts."""
+    def embed_codes(self, descriptions: pl.DataFrame, channels: Mapping[str, Ragged] | None = None) -> Embeddings:
+        """Points of every code, from its four texts.
+
+        Args:
+            channels: their tokens or hidden states, as training had them; without it they are computed.
+        """
         limits = self.settings.tokens
-        channels = {
+        channels = channels or {
             name: tokenize(self.tokenizer, descriptions[name].to_list(), getattr(limits, name)) for name in CHANNELS
         }
         rows = np.arange(descriptions.height)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class TextModel(nn.Module):
     def query_temperature(self) -> Tensor:
         return self.log_query_temperature.exp().clamp(0.01, 10.0)
 
-    def channel_vectors(self, channels: dict[str, Ragged], rows: np.ndarray) -> Tensor:
+    def channel_vectors(self, channels: Mapping[str, Ragged], rows: np.ndarray) -> Tensor:
         """(n, 4, width) vectors of chosen codes; zeros for absent channels."""
         device = self.log_scale.device
         columns = []

@@ -24,6 +24,7 @@ from naics_pipeline.text_model.curriculum import Stage
 from naics_pipeline.text_model.data import StageBatches, load_inputs
 from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.module import Metrics, StageModule, TextModel
+from naics_pipeline.text_model.tokens import Ragged
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class StageResult:
         metrics: of the epoch that `best` was saved after.
         history: every epoch's metrics, in order.
         shares: share of the drawn negatives by bucket.
+        channels: tokens or hidden states of the codes' four texts, as they were trained on.
     """
 
     best: Path
@@ -46,6 +48,7 @@ class StageResult:
     metrics: dict[str, float]
     history: list[dict[str, float]]
     shares: dict[int, float]
+    channels: dict[str, Ragged]
 
 
 def stage_key(stage: Stage, settings: Settings, frames: dict[str, pl.DataFrame], start_key: str | None) -> str:
@@ -137,7 +140,12 @@ def train_stage(
     }
     _finish(work, directory, record)
     return StageResult(
-        directory / "best.ckpt", directory / "last.ckpt", reached, report.history, batches.sampler.shares()
+        directory / "best.ckpt",
+        directory / "last.ckpt",
+        reached,
+        report.history,
+        batches.sampler.shares(),
+        inputs.channels,
     )
 
 
