@@ -66,10 +66,11 @@ def refined_embeddings(
         )
         refined = space(tree.codes, refinement.points)
         query_map = QueryMap.fit(text, refined)
-        queries = read_embeddings(store.local(TEXT_QUERIES))
-        logger.info("%s held-out entries into the refined space", f"{len(queries.codes):,}")
+        entries = read_embeddings(store.local(TEXT_QUERIES))
+        logger.info("%s held-out entries into the refined space", f"{len(entries.codes):,}")
+        queries = space(entries.codes, query_map.apply(entries.points))
         write_embeddings(refined, store.path(NAME))
-        write_embeddings(space(queries.codes, query_map.apply(queries.points)), store.path(QUERIES))
+        write_embeddings(queries, store.path(QUERIES))
         query_map.save(store.path(QUERY_MAP))
         write_metrics(store.path(TRAINING), {"history": refinement.history, "metrics": refinement.metrics})
     for name in (NAME, QUERIES, QUERY_MAP, TRAINING):
@@ -82,7 +83,7 @@ def refined_embeddings(
             **refinement.metrics,
             **place(store, NAME),
         },
-        data_version=data_version(refinement.points.tobytes(), refinement.curvature),
+        data_version=data_version(refinement.points.tobytes(), refinement.curvature, queries.points.tobytes()),
     )
 
 
