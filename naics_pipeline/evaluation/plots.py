@@ -152,17 +152,18 @@ def radius_by_level(radii: Mapping[str, np.ndarray], tree: Tree) -> bytes:
             colour = _colour(name, position)
             shift = (position - (len(radii) - 1) / 2) * width
             boxes = panel.boxplot(
-                [radius[tree.level == level] for level in levels],
+                # Codes of one sphere differ by roundings, which would show as outliers.
+                [radius[tree.level == level].round(6) for level in levels],
                 positions=[level + shift for level in levels],
                 widths=0.85 * width,
                 patch_artist=True,
-                medianprops={"color": "white"},
+                medianprops={"color": colour, "linewidth": 2},
                 whiskerprops={"color": colour},
                 capprops={"color": colour},
                 flierprops={"marker": ".", "markersize": 3, "markeredgecolor": colour, "alpha": 0.5},
             )
             for box in boxes["boxes"]:
-                box.set(facecolor=colour, edgecolor=colour)
+                box.set(facecolor=(colour, 0.3), edgecolor=colour)
             boxes["boxes"][0].set_label(name)
         panel.set_xticks(levels, [str(level) for level in levels])
         panel.set_xlabel("level (digits of the code)")
@@ -224,7 +225,7 @@ def poincare_disk(
             box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "lw": 1.3}
             panel.annotate(code, place, ha="center", va="center", fontsize=8.5, fontweight="bold", bbox=box)
             panel.scatter(
-                [], [], color=[colour], s=40, label=shorten(f"{code} {titles.get(code, '')}", 42, placeholder="…")
+                [], [], color=[colour], s=40, label=shorten(f"{code} {titles.get(code, '')}", 38, placeholder="…")
             )
         panel.set(xlim=(-1.12, 1.12), ylim=(-1.12, 1.12), aspect="equal")
         panel.axis("off")
