@@ -87,6 +87,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 tree,
                 cutoffs,
             )
+            # A step after the last epoch's: what MLflow compares runs by is then the best checkpoint, not the last one.
             run.log_metrics(metrics, len(result.history))
             write_metrics(store.path(f"{name}/metrics.json"), metrics)
             write_metrics(store.path(f"{name}/history.json"), {"epochs": result.history})

@@ -122,6 +122,8 @@ class ChannelEncoder(nn.Module):
     def encode(self, channel: str, texts: Ragged, rows: np.ndarray, tokens_per_group: int) -> Tensor:
         """Vectors of chosen rows, each of at least one token: grouped by length, padded to the group's longest."""
         device = next(self.model.parameters()).device
+        if not len(rows):
+            return torch.zeros(0, self.width, device=device)
         groups = length_groups(texts.lengths[rows], tokens_per_group)
         parts = []
         for group in groups:

@@ -115,6 +115,27 @@ def test_held_out_entries_lie_beside_the_embeddings_as_points(space, trained_run
     assert means(scores)["query_top1"] == metrics[space]["query_top1"]
 
 
+@pytest.mark.slow
+def test_with_nothing_held_out_the_structure_is_measured_alone(tmp_path, tiny_base):
+    result = runs.materialize(
+        "*",
+        tmp_path,
+        model__base=str(tiny_base),
+        taxonomy__held_out_fraction=0,
+        training__epochs_scale=0.1,
+        training__pairs_per_epoch=32,
+        training__queries_per_batch=32,
+        graph__steps=60,
+        graph__left_out_fraction=0,
+        evaluation__baselines=False,
+    )
+    assert result.success, runs.failure(result)
+    refined = json.loads((tmp_path / "reports" / "refined_metrics.json").read_text())
+    assert refined["queries"] == 0
+    assert refined["refined"]["query_top1"] is None
+    assert refined["refined"]["cophenetic_correlation"] > 0.5
+
+
 def test_the_report_needs_nothing_beside_itself(trained_run, data_dir):
     page = (data_dir / "reports" / "index.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
