@@ -65,7 +65,7 @@ def text_evaluation(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
     owners=OWNERS,
-    code_version=version(1, *READ_BY_EVALUATION, "graph.smoothing_rounds"),
+    code_version=version(2, "seed", "evaluation.cutoffs", "graph.smoothing_rounds"),
     deps=["text_embeddings", "refined_embeddings", "triplets"],
 )
 def refined_evaluation(

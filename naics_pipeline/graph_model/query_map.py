@@ -40,8 +40,8 @@ class QueryMap:
 
     by Newton's method, and the leaf has the direction of w and the radius of the other leaves. A point beside the
     query's nearest code would instead see that code's siblings first, whatever the text model holds likely after it.
-    What is kept is the order of codes; distances of such a leaf differ little from one another where its likely codes
-    lie in different branches, as those of a point between the branches of a tree must.
+    What is kept is the order of codes and nothing else: such a leaf lies far from all of them, about equally far, even
+    where its likely codes are all of one branch. How far away a query's codes are is to be asked in the text space.
 
     Attributes:
         text: (L, d + 1) float64, text points of the codes of the deepest level.

@@ -39,7 +39,6 @@ class StageResult:
         best, last: checkpoints; best by the loss on held-out pairs and queries.
         metrics: of the epoch that `best` was saved after.
         history: every epoch's metrics, in order.
-        shares: share of the drawn negatives by bucket.
         channels: tokens or hidden states of the codes' four texts, as they were trained on.
     """
 
@@ -47,7 +46,6 @@ class StageResult:
     last: Path
     metrics: dict[str, float]
     history: list[dict[str, float]]
-    shares: dict[int, float]
     channels: dict[str, Ragged]
 
 
@@ -144,7 +142,6 @@ def train_stage(
         directory / "last.ckpt",
         reached,
         report.history,
-        batches.sampler.shares(),
         inputs.channels,
     )
 

@@ -20,6 +20,14 @@ from naics_pipeline.text_model.training import read_stage
 from naics_pipeline_tests import runs
 
 EMBEDDINGS = ("text_embeddings", "refined_embeddings")
+QUICK = {
+    "training.epochs_scale": 0.1,
+    "training.pairs_per_epoch": 32,
+    "training.queries_per_batch": 32,
+    "graph.steps": 60,
+    "graph.left_out_fraction": 0,
+    "evaluation.baselines": False,
+}
 TRACKED = {
     *(f"stage_{stage.name}" for stage in STAGES),
     "refined_embeddings",
@@ -33,15 +41,7 @@ TRACKED = {
 def trained_run(data_run, data_dir: Path, tiny_base: Path):
     """The run that made everything else: an epoch a stage, a few steps of refinement, no baselines."""
     result = runs.materialize(
-        'key:"token_cache" or key:"stage_01_easy"+',
-        data_dir,
-        model__base=str(tiny_base),
-        training__epochs_scale=0.1,
-        training__pairs_per_epoch=32,
-        training__queries_per_batch=32,
-        graph__steps=60,
-        graph__left_out_fraction=0,
-        evaluation__baselines=False,
+        'key:"token_cache" or key:"stage_01_easy"+', data_dir, model__base=str(tiny_base), **QUICK
     )
     assert result.success, runs.failure(result)
     return result
@@ -117,18 +117,7 @@ def test_held_out_entries_lie_beside_the_embeddings_as_points(space, trained_run
 
 @pytest.mark.slow
 def test_with_nothing_held_out_the_structure_is_measured_alone(tmp_path, tiny_base):
-    result = runs.materialize(
-        "*",
-        tmp_path,
-        model__base=str(tiny_base),
-        taxonomy__held_out_fraction=0,
-        training__epochs_scale=0.1,
-        training__pairs_per_epoch=32,
-        training__queries_per_batch=32,
-        graph__steps=60,
-        graph__left_out_fraction=0,
-        evaluation__baselines=False,
-    )
+    result = runs.materialize("*", tmp_path, model__base=str(tiny_base), taxonomy__held_out_fraction=0, **QUICK)
     assert result.success, runs.failure(result)
     refined = json.loads((tmp_path / "reports" / "refined_metrics.json").read_text())
     assert refined["queries"] == 0
