@@ -94,6 +94,14 @@ def test_a_stage_learns_moves_every_adapter_and_keeps_the_base(run, tiny_base: P
     assert record["metrics"]["val/loss"] == min(values["val/loss"] for values in result.history)
 
 
+def test_codes_lie_where_their_cached_states_put_them(run, tiny_base: Path, sample_descriptions: pl.DataFrame) -> None:
+    result = run(settings_of(tiny_base, {"trainable_blocks": 1}))
+    assert result.channels["title"].values.dtype == np.float16
+    embedder = inference.TextEmbedder.load(result.best, "cpu")
+    cached, afresh = (embedder.embed_codes(sample_descriptions, texts).points for texts in (result.channels, None))
+    np.testing.assert_allclose(cached, afresh, rtol=0, atol=0.01 * afresh[:, 1:].std())
+
+
 def test_the_same_seed_gives_the_same_history_and_another_another(run, tiny_base: Path) -> None:
     def losses(settings: Settings, place: str) -> list[float]:
         return [values["train/loss"] for values in run(settings, place=place).history]
