@@ -39,11 +39,14 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 demo: $(VENV)/installed
 	@$(ENV) PYTHONWARNINGS=ignore dagster job execute --module-name $$DAGSTER_MODULE_NAME --job full_pipeline
 	@$(ENV) naics nearest $(CODE) -k 5
+	@$(ENV) naics search -k 3 "mobile dog grooming van" "We repair and restore violins; some retail" \
+		"homemade bread, cakes and pastries, sold from our own shop" "trucking company, long distance freight"
 	@$(ENV) data=$$(naics config data_dir) && echo && \
 		echo "Report          $$data/reports/index.html" && \
 		echo "Dagster         make ui, then http://127.0.0.1:$(DAGSTER_PORT)" && \
 		echo "MLflow          make mlflow, then http://127.0.0.1:$(MLFLOW_PORT)" && \
-		echo "Another code    $(BIN)/naics nearest 5415"
+		echo "Another code    $(BIN)/naics nearest 5415" && \
+		echo "Your own words  $(BIN)/naics search 'plumbing and heating contractor'"
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest

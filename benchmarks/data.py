@@ -24,7 +24,7 @@ ROWS = [
 def texts() -> pl.DataFrame:
     source = str(WORKBOOKS) if WORKBOOKS.is_dir() else "sample"
     books = census.read_source(source, 2022, Download(), Path(tempfile.gettempdir()))
-    return text.descriptions(books, text.index_entries(books, 0.2))
+    return text.descriptions(books, text.index_entries(books, 0.2, 0.08))
 
 
 def to_descriptions(directory: Path) -> Work:

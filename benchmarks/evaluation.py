@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,16 @@ from naics_pipeline.settings import Download
 from naics_pipeline.taxonomy import census, text
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline_tests.evaluation.trees import balanced_tree
 
 NAIVE_CODES = 50
 QUERIES = 4103
 
 ROWS = [
     Row("every structure metric from points", "to_metrics", "naive_metrics"),
+    Row("the same, 300 synthetic codes", "metrics_of_300"),
+    Row("the same, 2,125 synthetic codes", "metrics_of_2125"),
+    Row("the same, 20,000 synthetic codes, no matrix of all pairs", "metrics_of_20000"),
     Row(f"every metric of {QUERIES:,} queries", "to_query_metrics", "naive_queries"),
     Row("paired bootstrap, 5,000 resamples", "to_bootstrap", "naive_bootstrap"),
     Row("all baselines", "to_baselines"),
@@ -34,7 +39,7 @@ ROWS = [
 def _frames() -> tuple[pl.DataFrame, pl.DataFrame, Tree]:
     source = str(WORKBOOKS) if WORKBOOKS.is_dir() else "sample"
     books = census.read_source(source, 2022, Download(), Path(tempfile.gettempdir()))
-    entries = text.index_entries(books, 0.2)
+    entries = text.index_entries(books, 0.2, 0.08)
     descriptions = text.descriptions(books, entries)
     return descriptions, entries, Tree.from_codes(descriptions["code"].to_list())
 
@@ -48,6 +53,15 @@ def to_metrics(directory: Path) -> Work:
     tree = _frames()[2]
     embeddings = _embeddings(tree)
     return lambda: print(evaluate_embeddings(embeddings, tree=tree)["ndcg@10"])
+
+
+def _metrics(codes: int, directory: Path) -> Work:
+    tree = balanced_tree(codes)
+    embeddings = _embeddings(tree)
+    return lambda: print(evaluate_embeddings(embeddings, tree=tree)["ndcg@10"])
+
+
+metrics_of_300, metrics_of_2125, metrics_of_20000 = (partial(_metrics, codes) for codes in (300, 2125, 20_000))
 
 
 def naive_metrics(directory: Path) -> tuple[Work, float]:

@@ -1,5 +1,6 @@
 """The graph model at full size: its pair terms, its triplets, ten steps of it, and free text joining its space."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import torch
 from benchmarks.data import texts
 from benchmarks.measure import Row, Work
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.graph_model.objective import Pairs
+from naics_pipeline.graph_model.objective import Pairs, TextDistances
 from naics_pipeline.graph_model.query_map import QueryMap
-from naics_pipeline.graph_model.refine import refine
+from naics_pipeline.graph_model.refine import _Fit, _Training, refine
 from naics_pipeline.graph_model.sampling import TripletSampler
 from naics_pipeline.settings import Graph
-from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.taxonomy.tree import Tree, held_out_pairs
 from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline_tests.evaluation.trees import balanced_tree
 
 DIM = 64
 QUERIES = 500
@@ -25,12 +27,16 @@ ROWS = [
     Row("one positive and 16 negatives for each code", "draw_triplets", "draw_one_by_one"),
     Row("10 steps of refinement", "ten_steps"),
     Row(f"{QUERIES} queries into the refined space", "move_queries"),
+    Row("10 steps alone, 300 synthetic codes", "steps_of_300"),
+    Row("10 steps alone, 2,125 synthetic codes", "steps_of_2125"),
+    Row("10 steps alone, 20,000 synthetic codes, each on a sample of 4 million pairs", "steps_of_20000"),
+    Row("triplets, the nearest negatives among them, 20,000 synthetic codes", "hard_triplets_of_20000"),
 ]
 
 
-def _space() -> tuple[Tree, Embeddings]:
-    """Points that know the tree, under noise."""
-    tree = Tree.from_codes(texts()["code"].to_list())
+def _space(tree: Tree | None = None) -> tuple[Tree, Embeddings]:
+    """Points that know the tree."""
+    tree = tree or Tree.from_codes(texts()["code"].to_list())
     random = np.random.default_rng(0)
     steps = np.vstack([random.normal(size=(len(tree), DIM)), np.zeros((1, DIM))]) / DIM**0.5
     v = steps[tree.ancestors()].sum(axis=1)
@@ -40,7 +46,8 @@ def _space() -> tuple[Tree, Embeddings]:
 def pairs_in_blocks(directory: Path) -> Work:
     tree, text = _space()
     points = torch.from_numpy(text.points).requires_grad_()
-    pairs = Pairs.of(tree, tree.tree_distance().astype(np.float64), np.arange(len(tree)), torch.device("cpu"))
+    distances = TextDistances(torch.from_numpy(text.points), text.curvature, 1.0)
+    pairs = Pairs(tree, distances, np.arange(len(tree)), torch.device("cpu"), pairs_per_step=4_000_000, seed=0)
     curvature = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
 
     def work() -> None:
@@ -67,7 +74,7 @@ def pairs_at_once(directory: Path) -> Work:
 
 def draw_triplets(directory: Path) -> Work:
     tree, _ = _space()
-    sampler = TripletSampler(tree.distance(), np.zeros((len(tree),) * 2, dtype=bool), Graph(), seed=0)
+    sampler = TripletSampler(tree, np.arange(len(tree)), np.zeros((len(tree),) * 2, dtype=bool), Graph(), seed=0)
 
     def work() -> None:
         sampler.draw()
@@ -107,3 +114,32 @@ def move_queries(directory: Path) -> Work:
         query_map.apply(queries)
 
     return work
+
+
+def _training(codes: int) -> _Training:
+    """A fit that is ready for its steps, a twentieth of all pairs held out."""
+    tree, text = _space(balanced_tree(codes))
+    excluded, held_out = np.zeros((codes, codes), dtype=bool), held_out_pairs(tree, 0.05)
+    fit = _Fit(text, tree, excluded, Graph(steps=10), torch.device("cpu"), held_out)
+    kept = np.arange(codes)
+    training = _Training(fit, fit.model(kept), kept, seed=0)
+    training.triplets = training.sampler.draw()
+    return training
+
+
+def _steps(codes: int, directory: Path) -> Work:
+    training = _training(codes)
+
+    def work() -> None:
+        for step in range(10):
+            training._step(step)
+
+    return work
+
+
+steps_of_300, steps_of_2125, steps_of_20000 = (partial(_steps, codes) for codes in (300, 2125, 20_000))
+
+
+def hard_triplets_of_20000(directory: Path) -> Work:
+    training = _training(20_000)
+    return lambda: print(len(training.sampler.draw(training._distances()).anchor))

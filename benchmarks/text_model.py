@@ -1,26 +1,52 @@
-"""The text model at full size: the token cache, and what it costs to read the texts of one batch."""
+"""The text model at full size: the token cache, short texts, whole training steps, and what they cost by size."""
 
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.data import texts
+from benchmarks.data import WORKBOOKS, texts
 from benchmarks.measure import Row, Work
-from naics_pipeline.settings import Model, Tokens
-from naics_pipeline.text_model.base import load_base, load_tokenizer, locate
-from naics_pipeline.text_model.encoder import ChannelEncoder
-from naics_pipeline.text_model.tokens import CHANNELS, build_token_cache
+from naics_pipeline.settings import Adapter, Adapters, Download, Model, Settings, Tokens, Training
+from naics_pipeline.taxonomy import census, text
+from naics_pipeline.text_model.base import load_base, load_tokenizer, locate, mean_pool
+from naics_pipeline.text_model.curriculum import Stage
+from naics_pipeline.text_model.data import StageBatches, TrainingInputs, load_inputs
+from naics_pipeline.text_model.model import TextModel
+from naics_pipeline.text_model.module import StageModule
+from naics_pipeline.text_model.tokens import CHANNELS, Ragged, build_token_cache
 
 BASE = "all-MiniLM-L6-v2"
-PAIRS, NEGATIVES = 32, 16
+PAIRS, NEGATIVES, QUERIES = 32, 16, 256
 NAIVE_PAIRS = 1
+BATCHES = 8
 
+STEP = f"one training step: {PAIRS} pairs, {NEGATIVES} negatives, {QUERIES} short texts"
 ROWS = [
     Row("token cache of all codes", "to_token_cache"),
-    Row(f"texts of {PAIRS} pairs with {NEGATIVES} negatives, forward and backward", "encode_distinct", "encode_rows"),
+    Row(f"{BATCHES * QUERIES} short texts, forward and backward", "read_grouped", "read_padded"),
+    Row(f"{STEP}; adapters in all blocks", "step_all_blocks", "step_published"),
+    Row(f"{STEP}; long texts from cached states", "step_cached", "step_published"),
+    Row("one training step of the profile cpu; beside it its transformer alone", "step_cpu", "step_cpu_transformer"),
+    *(
+        Row(f"{BATCHES} such steps, {codes:,} codes, {entries:,} entries", f"step_{codes}_{entries}")
+        for codes, entries in ((300, 16_000), (2_125, 16_000), (2_125, 160_000), (2_125, 1_600_000), (20_000, 16_000))
+    ),
 ]
+
+CPU = Model(dropout=0.0, expert_dim=192, adapters=Adapters(description=Adapter(blocks=1), excluded=Adapter(blocks=1)))
+STAGE = Stage(
+    name="benchmark",
+    positive_levels=(6,),
+    difficulty_buckets=(1, 5),
+    bucket_percentages={1: 0.5, 5: 0.5},
+    k_negatives=NEGATIVES,
+    epochs=1,
+    learning_rate=0.001,
+)
 
 
 def to_token_cache(directory: Path) -> Work:
@@ -32,32 +58,87 @@ def to_token_cache(directory: Path) -> Work:
     return work
 
 
-def _batch(frame: pl.DataFrame) -> np.ndarray:
-    """Indices of the codes of a batch, drawn at random: (pairs, anchor, positive and negatives)."""
-    return np.random.default_rng(0).integers(0, frame.height, (PAIRS, 2 + NEGATIVES))
+def _sources() -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    source = str(WORKBOOKS) if WORKBOOKS.is_dir() else "sample"
+    books = census.read_source(source, 2022, Download(), Path(tempfile.gettempdir()))
+    entries = text.index_entries(books, 0.2, 0.08)
+    codes = text.descriptions(books, entries)
+    return codes, entries, text.activity_phrases(books, codes, entries)
 
 
-def encode_distinct(directory: Path) -> Work:
-    """Each distinct code once, its channels by length, absent ones not at all."""
-    frame = texts()
-    cache, _ = build_token_cache(frame, Tokens(), locate(BASE), directory)
-    encoder = ChannelEncoder(locate(BASE), Model()).train()
-    rows = np.unique(_batch(frame))
+def _module(directory: Path, model: Model, live_codes: int | None) -> tuple[StageModule, StageBatches]:
+    settings = Settings(model=model, training=Training(queries_per_batch=QUERIES, live_codes=live_codes))
+    text_model = TextModel(locate(BASE), settings)
+    codes, entries, phrases = _sources()
+    inputs = load_inputs(
+        codes,
+        entries,
+        phrases,
+        settings,
+        token_cache=directory / "tokens",
+        hidden_cache=directory / "states",
+        model=text_model,
+    )
+    return _over(text_model, inputs, settings)
+
+
+def _over(model: TextModel, inputs: TrainingInputs, settings: Settings) -> tuple[StageModule, StageBatches]:
+    batches = StageBatches(inputs, STAGE, settings)
+    module = StageModule(model, inputs, STAGE, len(batches), batches, lambda distances: {}, 0).train()
+    width = module.short.values.shape[1]
+    # What tables hold does not change what a step costs; reading every text first would take minutes.
+    module.short.renew(torch.nn.functional.normalize(torch.randn(len(inputs.short.kind), width), dim=-1))
+    for name in inputs.long:
+        module.long[name].renew(torch.nn.functional.normalize(torch.randn(len(inputs.tree), width), dim=-1))
+    model.fusion.start_from(module.short.values[:4096])
+    return module, batches
+
+
+def _steps(module: StageModule, batches: StageBatches, count: int) -> Work:
+    drawn = [batch for _, batch in zip(range(count), batches, strict=False)]
 
     def work() -> None:
-        for channel in CHANNELS:
-            there = rows[cache.channels[channel].lengths[rows] > 0]
-            encoder.encode(channel, cache.channels[channel], there, 8192).sum().backward()
+        for batch in drawn:
+            torch.stack(list(module.read_and_score(batch).values())).sum().backward()
 
     return work
 
 
-def encode_rows(directory: Path) -> tuple[Work, float]:
+def step_all_blocks(directory: Path) -> Work:
+    """Every distinct code's long texts, and the short ones, through six blocks with adapters."""
+    return _steps(*_module(directory, Model(), None), 1)
+
+
+def step_cached(directory: Path) -> Work:
+    """Adapters of long texts in the top block, over cached states; of short text in all."""
+    return _steps(*_module(directory, CPU, None), 1)
+
+
+def step_cpu(directory: Path) -> Work:
+    return _steps(*_module(directory, CPU, 16), 1)
+
+
+def step_cpu_transformer(directory: Path) -> Work:
+    """What `step_cpu` reads, and nothing else of that step."""
+    module, batches = _module(directory, CPU, 16)
+    batch = next(iter(batches))
+
+    def work() -> None:
+        read = Ragged(batch["query_values"].numpy(), batch["query_offsets"].numpy())
+        module.model.read_short(read).sum().backward()
+        for name, table in module.inputs.long.items():
+            module.model.read(name, table, batch["live"].numpy()).sum().backward()
+
+    return work
+
+
+def step_published(directory: Path) -> tuple[Work, float]:
     """The published way: every row and every channel of it, padded to 512 tokens, with a base for each."""
     frame = texts()
     tokenizer = load_tokenizer(locate(BASE))
     bases = [load_base(locate(BASE)).train().requires_grad_(True) for _ in CHANNELS]
-    rows = _batch(frame)[:NAIVE_PAIRS].ravel()
+    rows = np.random.default_rng(0).integers(0, frame.height, (NAIVE_PAIRS, 2 + NEGATIVES)).ravel()
+    frame = frame.with_columns(pl.col("examples").list.join("; "))
 
     def work() -> None:
         for channel, base in zip(CHANNELS, bases, strict=True):
@@ -66,3 +147,75 @@ def encode_rows(directory: Path) -> tuple[Work, float]:
             torch.sum(base(**batch).last_hidden_state.mean(1)).backward()
 
     return work, NAIVE_PAIRS / PAIRS
+
+
+def read_grouped(directory: Path) -> Work:
+    """As training reads them: batches of like length, adapters in all blocks."""
+    module, batches = _module(directory, CPU, 16)
+    drawn = [batch for _, batch in zip(range(BATCHES), batches, strict=False)]
+
+    def work() -> None:
+        for batch in drawn:
+            read = Ragged(batch["query_values"].numpy(), batch["query_offsets"].numpy())
+            module.model.read_short(read).sum().backward()
+
+    return work
+
+
+def read_padded(directory: Path) -> Work:
+    """The plain loop: the same number of texts in random order, padded to 32 tokens, the whole base learning."""
+    codes, entries, _ = _sources()
+    pool = [*codes["title"].to_list(), *entries["entry"].to_list()]
+    tokenizer, base = load_tokenizer(locate(BASE)), load_base(locate(BASE), 0.0).train().requires_grad_(True)
+    rows = np.random.default_rng(0).choice(len(pool), (BATCHES, QUERIES))
+
+    def work() -> None:
+        for batch_rows in rows:
+            words = [pool[row] for row in batch_rows]
+            batch = tokenizer(words, padding="max_length", truncation=True, max_length=32, return_tensors="pt")
+            mean_pool(base(**batch).last_hidden_state, batch["attention_mask"]).sum().backward()
+
+    return work
+
+
+def _synthetic_steps(codes: int, entries: int, directory: Path) -> Work:
+    """Steps over made-up codes and entries, whose texts are drawn from the real ones."""
+    from naics_pipeline_tests.evaluation.trees import balanced_tree
+
+    settings = Settings(model=CPU, training=Training(queries_per_batch=QUERIES, live_codes=16))
+    model = TextModel(locate(BASE), settings)
+    tree = balanced_tree(codes)
+    generator = np.random.default_rng(0)
+    leaves = tree.codes[tree.level == tree.level.max()]
+    real, real_entries, _ = _sources()
+    titles = real["title"].gather(generator.integers(real.height, size=codes))
+    words = real_entries["entry"].gather(generator.integers(real_entries.height, size=entries))
+    own = pl.DataFrame({"code": generator.choice(leaves, entries), "entry": words}).with_columns(
+        entry=pl.col("entry") + " " + pl.int_range(pl.len()).cast(pl.String)
+    )
+    listed = own.group_by("code").agg(pl.col("entry").alias("examples"))
+    frame = pl.DataFrame({"code": tree.codes, "title": titles}).with_columns(
+        description=pl.col("title"),
+        description_from=pl.col("code"),
+        excluded=pl.lit(None, pl.String),
+        excluded_codes=pl.lit([], pl.List(pl.String)),
+    )
+    frame = frame.join(listed, on="code", how="left", maintain_order="left")
+    inputs = load_inputs(
+        frame,
+        own.with_columns(split=pl.lit("train")),
+        pl.DataFrame(schema={"phrase": pl.String, "code": pl.String, "under": pl.String}),
+        settings,
+        token_cache=directory / "tokens",
+        hidden_cache=directory / "states",
+        model=model,
+    )
+    return _steps(*_over(model, inputs, settings), BATCHES)
+
+
+def __getattr__(name: str) -> partial[Work]:
+    """step_{codes}_{entries}: a function for each size of the table."""
+    parts = name.split("_")
+    if len(parts) == 3 and parts[0] == "step" and parts[1].isdigit():
+        return partial(_synthetic_steps, int(parts[1]), int(parts[2]))
+    raise AttributeError(name)

@@ -60,6 +60,17 @@ def evaluate(
             "point. For FILE x_embeddings.parquet: x_queries.parquet beside it, where both are of one run."
         ),
     ] = None,
+    places: Annotated[
+        Path | None,
+        typer.Option(
+            help="Parquet file of texts below their codes, likewise, for the read-outs nearest_entry and mixed; "
+            "without it x_places.parquet beside FILE."
+        ),
+    ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(help="Parquet file of labelled texts, likewise; without it x_labelled.parquet beside FILE."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")] = False,
     profile: Profile = None,
     set_: Set = None,
@@ -73,9 +84,10 @@ def evaluate(
     embeddings = read_embeddings(file)
     tree = Tree.from_codes(embeddings.codes.tolist())
     metrics = structure.evaluate_embeddings(embeddings, tree=tree, cutoffs=cutoffs)
-    texts = read_embeddings(queries) if queries else _queries_beside(file, embeddings)
-    if texts is not None:
-        metrics |= retrieval.means(retrieval.space_scores(embeddings, texts))
+    named = {"queries": queries, "places": places, "labelled": labelled}
+    beside = {kind: read_embeddings(path) if path else _beside(file, embeddings, kind) for kind, path in named.items()}
+    if (texts := beside.pop("queries")) is not None:
+        metrics |= retrieval.evaluate_texts(embeddings, texts, **beside).metrics
     else:
         typer.echo("No file of queries of this run beside it: structure only (--queries names one).", err=True)
     if as_json:
@@ -112,6 +124,38 @@ def nearest(
     Console().print(table)
 
 
+@app.command(epilog="Examples: naics search 'mobile dog grooming van' · naics search 'violin repair' 'pizza shop' -k 3")
+def search(
+    texts: Annotated[list[str], typer.Argument(help="What a business does, in its own words; one or more.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many codes for each.")] = 5,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """The six-digit codes that suit free text best, and how far from it they lie in the text model's space."""
+    import polars as pl
+
+    from naics_pipeline.search import free_text
+    from naics_pipeline.text_model.embeddings import read_embeddings
+    from naics_pipeline.text_model.inference import TextEmbedder
+
+    settings = config.load(profile, _overrides(set_)).settings
+    store = Store(settings.data_dir)
+    space, places, queries = (
+        read_embeddings(store.local(f"text_{kind}.parquet")) for kind in ("embeddings", "places", "queries")
+    )
+    stage = store.local(f"stages/{space.metadata['stage']}")
+    embedder = TextEmbedder.load(stage / "best.ckpt", settings.accelerator)
+    rows = embedder.embed_rows(pl.DataFrame({"text": texts, "code": ""}))
+    titles = _titles(store)
+    table = Table("text", "code", "title", "distance")
+    for row in free_text.search(rows, space, places, queries, k).iter_rows(named=True):
+        words = row["text"] if row["rank"] == 1 else ""
+        table.add_row(
+            words, row["code"], titles.get(row["code"], ""), f"{row['distance']:.3f}", end_section=row["rank"] == k
+        )
+    Console().print(table)
+
+
 def main() -> None:
     """Entry point: an error made on purpose is shown as one message, without a traceback."""
     try:
@@ -131,14 +175,15 @@ def _overrides(pairs: list[str] | None) -> dict[str, str]:
     return overrides
 
 
-def _queries_beside(file: Path, embeddings: "Embeddings") -> "Embeddings | None":
+def _beside(file: Path, embeddings: "Embeddings", kind: str) -> "Embeddings | None":
+    """Points of texts of the same run: queries, places or labelled texts."""
     from naics_pipeline.text_model.embeddings import read_embeddings
 
-    beside = file.with_name(file.name.replace("_embeddings", "_queries"))
+    beside = file.with_name(file.name.replace("_embeddings", f"_{kind}"))
     if beside == file or not beside.is_file():
         return None
-    queries = read_embeddings(beside)
-    return queries if queries.metadata.get("run_id") == embeddings.metadata.get("run_id") else None
+    texts = read_embeddings(beside)
+    return texts if texts.metadata.get("run_id") == embeddings.metadata.get("run_id") else None
 
 
 def _newest_kind(store: Store) -> Path:

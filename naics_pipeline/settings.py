@@ -1,8 +1,8 @@
 """What can be set, with defaults and bounds. Where values come from is the business of `config.py`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -21,32 +21,55 @@ class Download(Section):
 
 class Taxonomy(Section):
     held_out_fraction: float = Field(0.2, ge=0, lt=1, description="share of index entries kept for evaluation")
+    validation_fraction: float = Field(0.08, ge=0, lt=1, description="share that settings and weights are chosen on")
+
+    @model_validator(mode="after")
+    def some_are_left(self) -> Self:
+        if self.held_out_fraction + self.validation_fraction >= 1:
+            raise ValueError("held_out_fraction and validation_fraction leave no index entry to train on")
+        return self
 
 
 class Tokens(Section):
-    """Longest token sequence of each channel, special tokens included."""
+    """Longest token sequence by the adapter that reads it, special tokens included."""
 
-    title: int = Field(32, ge=4)
+    short: int = Field(96, ge=4, description="titles, index entries, phrases, sentences, free text")
     description: int = Field(128, ge=4)
-    examples: int = Field(128, ge=4)
     excluded: int = Field(128, ge=4)
-    query: int = Field(32, ge=4)
 
 
-class Lora(Section):
+class Adapter(Section):
+    """Low-rank adapter of all linear layers of some blocks; Hu et al. (2022)."""
+
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    blocks: int | None = Field(
+        None,
+        ge=0,
+        description="the top n blocks carry it, over hidden states that are computed once; 0: none does; null: all do",
+    )
+
+
+class Adapters(Section):
+    """One adapter for all short text, one for each channel of long texts."""
+
+    short: Adapter = Adapter(rank=16, alpha=32)
+    description: Adapter = Adapter()
+    excluded: Adapter = Adapter()
 
 
 class Model(Section):
     base: str = Field("all-MiniLM-L6-v2", description="Hugging Face name or local path of a text encoder")
     base_sha256: str | None = Field(None, description="what the weights must hash to; null: the known hash, if any")
-    trainable_blocks: int | None = Field(
-        None, ge=0, description="adapters in the top n blocks, over hidden states cached once; null: in all"
-    )
     dropout: float | None = Field(None, ge=0, lt=1, description="of the base in training; null: its own configuration")
-    lora: Lora = Lora()
+    short_text: Literal["lora", "full"] = Field(
+        "lora", description="full: short text has a base of its own, all of it trained"
+    )
+    adapters: Adapters = Adapters()
+    base_share: float = Field(
+        0.3, ge=0, lt=1, description="of the base's own vector in that of a short text; it knows words no training has"
+    )
     channel_dropout: float = Field(0.1, ge=0, lt=1)
     fusion: Literal["moe", "linear"] = "moe"
     experts: int = Field(4, ge=1)
@@ -55,18 +78,18 @@ class Model(Section):
     fusion_dropout: float = Field(0.1, ge=0, lt=1)
     geometry: Literal["lorentz", "euclidean"] = "lorentz"
     embedding_dim: int = Field(64, ge=2)
+    edge_length: float = Field(0.5, gt=0, description="where the learned length of an edge of the tree starts")
     curvature: float = Field(1.0, ge=0.1, le=10)
     learn_curvature: bool = False
     max_radius: float = Field(8.0, gt=0)
-    gradient_checkpointing: bool = False
 
 
 class Objective(Section):
     """Weights of the terms of the loss (0: not computed) and their constants."""
 
-    contrastive: float = Field(0.1, ge=0)
+    contrastive: float = Field(0.03, ge=0)
     query: float = Field(1.0, ge=0)
-    hierarchy: float = Field(1.0, ge=0)
+    hierarchy: float = Field(0.3, ge=0)
     radius: float = Field(0.05, ge=0)
     balance: float = Field(0.2, ge=0)
     contrastive_loss: Literal["dcl", "infonce"] = "dcl"
@@ -81,22 +104,31 @@ class Objective(Section):
 
 
 class Training(Section):
-    pairs_per_batch: int = Field(32, ge=1)
-    pairs_per_epoch: int | None = Field(None, ge=1, description="null: every pair that the stage draws")
-    queries_per_batch: int = Field(256, ge=0)
-    live_codes: int | None = Field(
-        None, ge=1, description="codes of a batch encoded afresh, the others come from the code table; null: all"
+    queries_per_batch: int = Field(256, ge=1, description="short texts read afresh in a step")
+    queries_per_epoch: int | None = Field(None, ge=1, description="short texts an epoch reads, drawn anew; null: all")
+    variations: float = Field(
+        0.25, ge=0, description="texts made of a code's examples (joined, turned round, misspelt), as a share of them"
     )
-    live_queries: int | None = Field(None, ge=0, description="the same for queries")
-    tokens_per_group: int = Field(8192, ge=1, description="padded tokens that go through the transformer at once")
+    pairs_per_batch: int = Field(32, ge=1)
+    live_codes: int | None = Field(
+        None, ge=1, description="codes of a batch whose long texts are read afresh, the others keep theirs; null: all"
+    )
+    tokens_per_group: int = Field(
+        8192,
+        ge=1,
+        description="padded tokens that go through the transformer at once: what bounds the memory of a step",
+    )
     epochs_scale: float = Field(1.0, gt=0, description="multiplies each stage's epochs")
-    adapter_rate: float = Field(0.5, gt=0, description="learning rate of the adapters as a multiple of the stage's")
+    adapter_rate: float = Field(0.5, ge=0, description="learning rate of the adapters as a multiple of the stage's")
     weight_decay: float = Field(0.01, ge=0)
-    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    warmup_fraction: float = Field(0.06, ge=0, lt=1)
     gradient_clip: float = Field(1.0, gt=0)
     accumulate: int = Field(1, ge=1)
     early_stopping_patience: int | None = Field(None, ge=1, description="in epochs; null: off")
-    validation_fraction: float = Field(0.05, ge=0, lt=1, description="share of pairs and of queries never trained on")
+    validation_fraction: float = Field(0.05, ge=0, lt=1, description="share of pairs of codes never trained on")
+    left_out_fraction: float = Field(
+        0.0, ge=0, lt=1, description="share of six-digit codes that no training sees, to measure what generalises"
+    )
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16 on CUDA only")
 
 
@@ -118,6 +150,9 @@ class Graph(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     offset_dropout: float = Field(0.1, ge=0, lt=1, description="share of codes placed without their offset in a step")
     max_radius: float = Field(8.0, gt=0, description="bound of the refined points' radius, in units of 1/sqrt(c)")
+    radii: Literal["level", "free"] = Field(
+        "level", description="level: the codes of a level lie on one sphere; free: each code has a radius of its own"
+    )
     objective: GraphObjective = GraphObjective()
     weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="uncertainty: the weights are learned")
     k_negatives: int = Field(16, ge=1)
@@ -129,6 +164,11 @@ class Graph(Section):
         0.5, ge=0, le=1, description="share of negatives taken nearest first, from the third quarter of the steps on"
     )
     steps: int = Field(160, ge=1, description="optimizer steps, each over the whole graph")
+    pairs_per_step: int = Field(
+        4_000_000,
+        ge=1,
+        description="a taxonomy of more pairs of codes shows each step a random sample of about so many",
+    )
     steps_per_epoch: int = Field(10, ge=1, description="steps between reports and between draws of triplets")
     learning_rate: float = Field(0.05, gt=0)
     left_out_fraction: float = Field(
@@ -140,6 +180,9 @@ class Graph(Section):
 class Evaluation(Section):
     baselines: bool = Field(True, description="TF-IDF, linear SVM and the frozen base model beside the embeddings")
     cutoffs: tuple[int, ...] = (5, 10, 20)
+    labelled: str | None = Field(
+        None, description="CSV of texts with their right codes (columns text, codes; codes separated by blanks)"
+    )
 
 
 class Orchestration(Section):

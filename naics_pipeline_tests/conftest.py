@@ -33,7 +33,7 @@ def real_books(census_2022: Path, tmp_path_factory: pytest.TempPathFactory) -> c
 
 @pytest.fixture(scope="session")
 def real_entries(real_books: census.Workbooks) -> pl.DataFrame:
-    return text.index_entries(real_books, 0.2)
+    return text.index_entries(real_books, 0.2, 0.08)
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def sample_books(tmp_path_factory: pytest.TempPathFactory) -> census.Workbooks:
 
 @pytest.fixture(scope="session")
 def sample_entries(sample_books: census.Workbooks) -> pl.DataFrame:
-    return text.index_entries(sample_books, 0.2)
+    return text.index_entries(sample_books, 0.2, 0.08)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Each check passes on the sample and fails on the fault it is there for."""
 
+import time
 from itertools import product
 
 import dagster as dg
@@ -45,13 +46,43 @@ def test_orphans_and_empty_texts_are_found(sample_descriptions):
     assert not checks.every_code_is_described(sample_descriptions.filter(pl.col("level") != 4)).passed
 
 
-def test_a_held_out_entry_among_the_examples_is_found(sample_descriptions, sample_entries):
-    assert checks.held_out_examples(sample_descriptions, sample_entries).is_empty()
-    code, entry = sample_entries.filter(split="held_out").select("code", "entry").row(0)
-    leaky = sample_descriptions.with_columns(
-        examples=pl.when(code=code).then(pl.lit(f"Something; {entry.upper()}")).otherwise("examples")
-    )
-    assert checks.held_out_examples(leaky, sample_entries)["code"].to_list() == [code]
+@pytest.mark.parametrize("split", ["held_out", "validation"])
+@pytest.mark.parametrize("column", ["examples", "excluded"])
+def test_an_unseen_entry_among_the_examples_or_excluded_activities_is_found(
+    column, split, sample_descriptions, sample_entries
+):
+    assert checks.nothing_held_out(sample_descriptions, sample_entries).passed
+    code, entry = sample_entries.filter(split=split).select("code", "entry").row(0)
+    leak = {
+        "examples": pl.lit(["Something", entry.upper()]),
+        "excluded": pl.lit(
+            f"Growing nothing--are classified elsewhere. {entry}--are classified in Industry 111110, Soy."
+        ),
+    }
+    leaky = sample_descriptions.with_columns(pl.when(code=code).then(leak[column]).otherwise(column).alias(column))
+    result = checks.nothing_held_out(leaky, sample_entries)
+    assert not result.passed
+    assert code in result.metadata["leaked"].value
+
+
+def test_an_unseen_entry_among_the_activity_phrases_is_found(sample_entries):
+    code, entry = sample_entries.filter(split="validation").select("code", "entry").row(0)
+    phrases = pl.DataFrame({"phrase": ["Growing nothing", entry.upper()], "code": [code] * 2, "under": ["111120"] * 2})
+    assert checks.unseen_entries(phrases, "phrase", sample_entries).rows() == [(code, entry.upper())]
+
+
+def test_what_census_says_twice_passes_and_is_counted(real_descriptions, real_entries):
+    started = time.perf_counter()
+    result = checks.nothing_held_out(real_descriptions, real_entries)
+    assert time.perf_counter() - started < 3
+    assert result.passed
+    counts = {name: value.value for name, value in result.metadata.items() if name.startswith("held_out")}
+    assert 0 < counts.pop("held_out_inside_an_exclusion") < 150
+    assert counts == {
+        "held_out_equal_a_title": 38,
+        "held_out_inside_a_description": 59,
+        "held_out_equal_a_training_entry": 0,
+    }
 
 
 def test_a_pair_that_is_missing_double_or_not_a_number_is_found(few):

@@ -109,6 +109,18 @@ def test_evaluate_measures_the_queries_of_the_same_run_beside_the_file(naics, sp
     assert json.loads(naics("evaluate", space / "my_embeddings.parquet", *asked)[1])["query_top1"] == 1
 
 
+def test_evaluate_reads_places_of_the_same_run_and_places_that_are_named(naics, space):
+    queries = read_embeddings(space / "my_queries.parquet")
+    for name, run in (("my_places", "one"), ("named", "two")):
+        write_embeddings(replace(queries, metadata={"run_id": run}), space / f"{name}.parquet")
+    metrics = json.loads(naics("evaluate", space / "my_embeddings.parquet", "--json")[1])
+    assert metrics["nearest_entry/query_top1"] == metrics["mixed/query_top1"] == 1
+    (space / "my_places.parquet").unlink()
+    assert "mixed/query_top1" not in json.loads(naics("evaluate", space / "my_embeddings.parquet", "--json")[1])
+    named = ("--places", space / "named.parquet", "--json")
+    assert "mixed/query_top1" in json.loads(naics("evaluate", space / "my_embeddings.parquet", *named)[1])
+
+
 def test_evaluate_refuses_queries_of_another_space(naics, space):
     queries = read_embeddings(space / "my_queries.parquet")
     write_embeddings(replace(queries, curvature=2.0), space / "other.parquet")

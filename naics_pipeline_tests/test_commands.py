@@ -45,7 +45,7 @@ def environment(tmp_path, tiny_base) -> dict[str, str]:
         "NAICS__CURRICULUM": str(curriculum),
         "NAICS__MODEL__BASE": str(tiny_base),
         "NAICS__TRAINING__EPOCHS_SCALE": "0.1",
-        "NAICS__TRAINING__PAIRS_PER_EPOCH": "64",
+        "NAICS__TRAINING__QUERIES_PER_EPOCH": "64",
         "NAICS__TRAINING__QUERIES_PER_BATCH": "32",
         "NAICS__GRAPH__STEPS": "60",
         "NAICS__GRAPH__LEFT_OUT_FRACTION": "0",

@@ -39,10 +39,10 @@ def test_later_layers_win_and_are_named(project):
 
 
 def test_text_values_take_the_type_of_their_setting(project):
-    overrides = {"evaluation.cutoffs": "[1, 3]", "training.pairs_per_epoch": "null", "model.base": "1234"}
+    overrides = {"evaluation.cutoffs": "[1, 3]", "training.queries_per_epoch": "null", "model.base": "1234"}
     settings = config.load(None, overrides, project).settings
     assert settings.evaluation.cutoffs == (1, 3)
-    assert settings.training.pairs_per_epoch is None
+    assert settings.training.queries_per_epoch is None
     assert settings.model.base == "1234"
 
 
@@ -86,7 +86,7 @@ def test_a_bad_profile_is_refused(project, tmp_path, profile, says):
 @pytest.mark.parametrize(
     ("overrides", "variables", "says"),
     [
-        ({"model.lora.rnk": "4"}, {}, ["--set", "'model.lora.rank'"]),
+        ({"model.adapters.short.rnk": "4"}, {}, ["--set", "'model.adapters.short.rank'"]),
         ({"steps": "4"}, {}, ["--set", "'graph.steps'"]),
         ({"seed": "[1"}, {}, ["--set seed", "[1"]),
         ({}, {"NAICS__GRAPH__STEPS": "x"}, ["NAICS__GRAPH__STEPS", "graph.steps"]),

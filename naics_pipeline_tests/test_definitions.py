@@ -19,7 +19,7 @@ NODES = {key.path[-1]: GRAPH.get(key) for key in GRAPH.get_all_asset_keys()}
 GROUPS = {
     "taxonomy": {"descriptions", "index_entries", "activity_phrases", "relations", "distances"},
     "training_data": {"triplets", "token_cache"},
-    "text_model": {"stage_01_easy", "stage_02_medium", "stage_03_hard", "text_embeddings"},
+    "text_model": {"stage_00_short_text", "stage_01_easy", "stage_02_medium", "stage_03_hard", "text_embeddings"},
     "graph_model": {"refined_embeddings"},
     "evaluation": {"text_evaluation", "refined_evaluation", "evaluation_report"},
 }

@@ -92,7 +92,7 @@ def test_runs_can_be_told_apart_by_stage_and_profile(tracked):
 def test_parameters_are_flat_and_metrics_keep_their_step(tracked):
     _, client, runs = tracked
     recorded = runs["FINISHED"]
-    assert recorded.data.params["model.lora.rank"] == "8"
+    assert recorded.data.params["model.adapters.short.rank"] == "16"
     (point,) = client.get_metric_history(recorded.info.run_id, "ndcg_at_10")
     assert (point.value, point.step) == (0.5, 3)
     artifacts = client.list_artifacts(recorded.info.run_id, "plots")

@@ -9,9 +9,9 @@ import polars as pl
 
 from naics_pipeline.assets import graph_model
 from naics_pipeline.assets.common import OWNERS, data_version, logger, picture, place, version
+from naics_pipeline.assets.text_model import LABELLED, PLACES, STAGES
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
-from naics_pipeline.assets.text_model import STAGES
 from naics_pipeline.config import Config
 from naics_pipeline.resources import TrackedRun, Tracking
 from naics_pipeline.storage import Store
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TEXT_METRICS = "reports/text_metrics.json"
 REFINED_METRICS = "reports/refined_metrics.json"
 REPORT = "reports/index.html"
+FROZEN_VECTORS = "frozen_vectors"
 READ_BY_EVALUATION = ("seed", "evaluation", "model.base", "model.base_sha256", "taxonomy")
 EXAMPLES, NEIGHBOURS = 3, 8
 
@@ -32,7 +33,7 @@ EXAMPLES, NEIGHBOURS = 3, 8
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
     owners=OWNERS,
-    code_version=version(1, *READ_BY_EVALUATION),
+    code_version=version(2, *READ_BY_EVALUATION),
     deps=["text_embeddings", "triplets"],
 )
 def text_evaluation(
@@ -49,13 +50,16 @@ def text_evaluation(
 
     settings = conf.settings
     tree = tree_of(descriptions)
+    labelled = read_embeddings(store.local(LABELLED)) if settings.evaluation.labelled else None
     with tracking.start_run(context, conf.flat(), stage="text_evaluation") as run:
         content = summary.measure_text(
             read_embeddings(store.local(TEXT)),
             read_embeddings(store.local(TEXT_QUERIES)),
             tree,
-            baselines=baseline_rows(conf, descriptions, index_entries, tree),
+            baselines=baseline_rows(conf, store, descriptions, index_entries, tree, labelled),
             cutoffs=settings.evaluation.cutoffs,
+            places=read_embeddings(store.local(PLACES)),
+            labelled=labelled,
         )
         log_metrics(run, content["text"], content["baselines"])
         return publish_metrics(store, TEXT_METRICS, content, content["text"])
@@ -154,10 +158,16 @@ def spaces_of(conf: Config, store: Store, tree: "Tree") -> "dict[str, Embeddings
 
 
 def baseline_rows(
-    conf: Config, descriptions: pl.DataFrame, index_entries: pl.DataFrame, tree: "Tree"
+    conf: Config,
+    store: Store,
+    descriptions: pl.DataFrame,
+    index_entries: pl.DataFrame,
+    tree: "Tree",
+    labelled: "Embeddings | None",
 ) -> dict[str, dict[str, float]]:
-    """What methods without training reach on the same split; nothing where they are switched off."""
+    """What methods without training reach on the same texts; nothing where they are switched off."""
     from naics_pipeline.evaluation.baselines import baselines
+    from naics_pipeline.taxonomy.text import repeated_entries
     from naics_pipeline.text_model.device import resolve
 
     settings = conf.settings
@@ -165,12 +175,14 @@ def baseline_rows(
         return {}
     return baselines(
         descriptions,
-        index_entries,
+        index_entries.with_columns(repeated=repeated_entries(descriptions, index_entries)),
         settings.model.base,
         tree,
         seed=settings.seed,
         sha256=settings.model.base_sha256,
         device=str(resolve(settings.accelerator)),
+        labelled=None if labelled is None else labelled.columns,
+        cache=store.path(FROZEN_VECTORS),
     )
 
 
@@ -239,8 +251,8 @@ def publish_metrics(store: Store, name: str, content: dict[str, Any], own: Mappi
 
     write_metrics(store.path(name), content)
     store.publish(name)
-    shown = ("cophenetic_correlation", "parent_retrieval@1", "query_top1")
-    logger.info(", ".join(f"{metric} {own[metric]:.3f}" for metric in shown))
+    shown = ("cophenetic_correlation", "parent_retrieval@1", "query_top1", "mixed/query_top1", "labelled/parts/top1")
+    logger.info(", ".join(f"{metric} {own[metric]:.3f}" for metric in shown if metric in own))
     return dg.MaterializeResult(
         metadata={**{metric: float(value) for metric, value in own.items()}, **place(store, name)},
         data_version=data_version(plain(content)),

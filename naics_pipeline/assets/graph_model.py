@@ -23,7 +23,7 @@ TRAINING = "reports/refinement.json"
     group_name="graph_model",
     kinds={"pytorch", "parquet", "mlflow"},
     owners=OWNERS,
-    code_version=version(2, "seed", "graph"),
+    code_version=version(3, "seed", "graph", "training.validation_fraction"),
     deps=["text_embeddings", "triplets"],
     metadata=EMBEDDING_COLUMNS,
     pool="gpu",
@@ -38,13 +38,13 @@ def refined_embeddings(
 ) -> dg.MaterializeResult:
     """One row per code: its point after refinement on the graph of the taxonomy.
 
-    Beside it refined_query_map.npz, which brings free text into that space, and refined_queries.parquet: the points of
-    the held-out index entries that it gives.
+    Beside it refined_query_map.npz, which brings free text into that space, and refined_queries.parquet: the points
+    that it gives the index entries that no training saw.
     """
     from naics_pipeline.evaluation.report import write_metrics
     from naics_pipeline.graph_model.query_map import QueryMap
     from naics_pipeline.graph_model.refine import refine
-    from naics_pipeline.taxonomy.tree import Tree, excluded_matrix
+    from naics_pipeline.taxonomy.tree import Tree, excluded_matrix, held_out_pairs
     from naics_pipeline.text_model.embeddings import Embeddings, read_embeddings, write_embeddings
 
     settings = conf.settings
@@ -58,6 +58,7 @@ def refined_embeddings(
             settings.graph,
             seed=settings.seed,
             accelerator=device,
+            held_out=held_out_pairs(tree, settings.training.validation_fraction),
             on_epoch=partial(follow, run, -(-settings.graph.steps // settings.graph.steps_per_epoch)),
         )
         run.log_metrics(refinement.metrics)
@@ -67,8 +68,8 @@ def refined_embeddings(
         refined = space(tree.codes, refinement.points)
         query_map = QueryMap.fit(text, refined)
         entries = read_embeddings(store.local(TEXT_QUERIES))
-        logger.info("%s held-out entries into the refined space", f"{len(entries.codes):,}")
-        queries = space(entries.codes, query_map.apply(entries.points))
+        logger.info("%s entries that no training saw, into the refined space", f"{len(entries.codes):,}")
+        queries = space(entries.codes, query_map.apply(entries.points), columns=entries.columns)
         write_embeddings(refined, store.path(NAME))
         write_embeddings(queries, store.path(QUERIES))
         query_map.save(store.path(QUERY_MAP))

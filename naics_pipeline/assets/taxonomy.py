@@ -34,17 +34,18 @@ def source_cache(store: Store) -> Path:
     group_name="taxonomy",
     kinds={"polars", "parquet"},
     owners=OWNERS,
-    code_version=version(1, *SOURCE, "taxonomy"),
+    code_version=version(2, *SOURCE, "taxonomy"),
     metadata=columns(
         code=("string", "six-digit code the entry belongs to"),
         entry=("string", "an activity, as the index words it"),
-        split=("string", "train, or held_out: kept for evaluation, never part of a text"),
+        split=("string", "train; validation, which settings are chosen on; held_out, which results are reported on"),
     ),
 )
 def index_entries(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]) -> dg.Output[pl.DataFrame]:
     """One row per entry of the alphabetic index: an activity and the code it belongs to."""
     books = read_books(conf, store)
-    frame = text.index_entries(books, conf.settings.taxonomy.held_out_fraction)
+    shares = conf.settings.taxonomy
+    frame = text.index_entries(books, shares.held_out_fraction, shares.validation_fraction)
     return frame_output(frame, {"source": books.origin, "splits": rows(frame["split"].value_counts(sort=True))})
 
 
@@ -52,7 +53,7 @@ def index_entries(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
     group_name="taxonomy",
     kinds={"polars", "parquet"},
     owners=OWNERS,
-    code_version=version(1, *SOURCE),
+    code_version=version(2, *SOURCE),
     metadata=columns(
         index=("u16", "rank of the code in string order"),
         level=("u8", "number of digits, 2 to 6"),
@@ -60,7 +61,7 @@ def index_entries(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
         title=("string", "official title"),
         description=("string", "what the code covers; never empty"),
         description_from=("string", "code whose text the description is"),
-        examples=("string", "train-split index entries, else illustrative examples; null where there are none"),
+        examples=("list[string]", "train-split index entries, else illustrative examples; null where there are none"),
         excluded=("string", "cross-reference statements; null where there are none"),
         excluded_codes=("list[string]", "codes cited in them"),
     ),
@@ -78,7 +79,7 @@ def descriptions(
     group_name="taxonomy",
     kinds={"polars", "parquet"},
     owners=OWNERS,
-    code_version=version(1, *SOURCE),
+    code_version=version(2, *SOURCE),
     metadata=columns(
         phrase=("string", "an activity, as a cross-reference words it"),
         code=("string", "the code it is classified in"),

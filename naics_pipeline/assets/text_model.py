@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
@@ -14,9 +15,14 @@ from naics_pipeline.resources import Accelerator, Tracking
 from naics_pipeline.storage import Store, fingerprint
 from naics_pipeline.text_model.curriculum import Stage, load_curriculum
 
+if TYPE_CHECKING:
+    from naics_pipeline.text_model.embeddings import Embeddings
+
 STAGES = load_curriculum(Path(defined_conf().settings.curriculum))
 NAME = "text_embeddings.parquet"
+PLACES = "text_places.parquet"
 QUERIES = "text_queries.parquet"
+LABELLED = "text_labelled.parquet"
 READ_BY_TRAINING = ("seed", "taxonomy", "tokens", "model", "objective", "training")
 EMBEDDING_COLUMNS = columns(
     index=("u32", "number of the row"),
@@ -26,6 +32,13 @@ EMBEDDING_COLUMNS = columns(
 )
 
 
+def described(stage: Stage) -> str:
+    """What a stage learns from, in words."""
+    if not stage.draws_pairs:
+        return "Short texts alone"
+    return f"Positives of levels {', '.join(map(str, stage.positive_levels))}, {stage.k_negatives} negatives each"
+
+
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset that trains one stage, from the checkpoint of the stage before."""
 
@@ -33,8 +46,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         name=f"stage_{stage.name}",
         description=(
             f"One checkpoint: the text model after stage {stage.name} of the curriculum.\n\n"
-            f"Positives of levels {', '.join(map(str, stage.positive_levels))}, {stage.k_negatives} negatives each, "
-            f"{stage.epochs} epochs. A run that was killed goes on from its last finished epoch."
+            f"{described(stage)}, {stage.epochs} epochs. A run that was killed goes on from its last finished epoch."
         ),
         group_name="text_model",
         kinds={"pytorch", "mlflow"},
@@ -57,10 +69,10 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         from naics_pipeline.evaluation.report import write_metrics
         from naics_pipeline.evaluation.structure import structure_metrics
         from naics_pipeline.evaluation.summary import FOLLOWED, measure
-        from naics_pipeline.taxonomy.text import HELD_OUT
         from naics_pipeline.taxonomy.tree import Tree
-        from naics_pipeline.text_model.inference import TextEmbedder
-        from naics_pipeline.text_model.training import read_stage, train_stage
+        from naics_pipeline.text_model.checkpoints import read_stage
+        from naics_pipeline.text_model.embeddings import write_embeddings
+        from naics_pipeline.text_model.training import train_stage
 
         refuse_other_curriculum(conf)
         tree, cutoffs = Tree.from_codes(descriptions["code"].to_list()), conf.settings.evaluation.cutoffs
@@ -80,13 +92,10 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 metrics=partial(structure_metrics, tree=tree, cutoffs=cutoffs),
                 on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
             )
-            embedder = TextEmbedder.load(result.best, conf.settings.accelerator)
-            metrics = measure(
-                embedder.embed_codes(descriptions, result.channels),
-                embedder.embed_entries(index_entries.filter(split=HELD_OUT)),
-                tree,
-                cutoffs,
-            )
+            queries = result.embedder.embed_rows(unseen_entries(descriptions, index_entries))
+            metrics = measure(result.codes, queries, tree, cutoffs, places=result.places)
+            for file, points in ((NAME, result.codes), (PLACES, result.places), (QUERIES, queries)):
+                write_embeddings(points, store.path(f"{name}/{file}"))
             # A step after the last epoch's: what MLflow compares runs by is then the best checkpoint, not the last one.
             run.log_metrics(metrics, len(result.history))
             write_metrics(store.path(f"{name}/metrics.json"), metrics)
@@ -109,44 +118,60 @@ stages = [stage_asset(stage) for stage in STAGES]
     group_name="text_model",
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
-    code_version=version(2),
+    code_version=version(3, "evaluation.labelled"),
     deps=[f"stage_{STAGES[-1].name}", "triplets"],
     metadata=EMBEDDING_COLUMNS,
 )
 def text_embeddings(
-    context: dg.AssetExecutionContext,
-    conf: dg.ResourceParam[Config],
-    store: dg.ResourceParam[Store],
-    descriptions: pl.DataFrame,
-    index_entries: pl.DataFrame,
+    context: dg.AssetExecutionContext, conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
 ) -> dg.MaterializeResult:
     """One row per code: its point, from its texts alone, by the last stage of the curriculum.
 
-    Beside it text_queries.parquet: the same of every held-out index entry, to be searched among the codes.
+    Beside it text_places.parquet, the titles, entries and sentences below the codes; text_queries.parquet, the index
+    entries that no training saw, to be searched among them; and text_labelled.parquet where evaluation.labelled is set.
     """
-    from naics_pipeline.taxonomy.text import HELD_OUT
-    from naics_pipeline.text_model.embeddings import write_embeddings
-    from naics_pipeline.text_model.inference import TextEmbedder
+    from naics_pipeline.text_model.embeddings import read_embeddings, write_embeddings
 
-    last = store.local(f"stages/{STAGES[-1].name}")
-    embedder = TextEmbedder.load(last / "best.ckpt", conf.settings.accelerator)
-    embeddings = embedder.embed_codes(descriptions)
-    queries = embedder.embed_entries(index_entries.filter(split=HELD_OUT))
-    for name, points in ((NAME, embeddings), (QUERIES, queries)):
+    last = f"stages/{STAGES[-1].name}"
+    found = {name: read_embeddings(store.local(f"{last}/{name}")) for name in (NAME, PLACES, QUERIES)}
+    if conf.settings.evaluation.labelled:
+        found[LABELLED] = labelled_texts(conf, store.local(last) / "best.ckpt")
+    else:
+        store.path(LABELLED).unlink(missing_ok=True)
+    for name, points in found.items():
         of_this_run = replace(points, metadata=points.metadata | {"run_id": context.run.run_id})
         write_embeddings(of_this_run, store.path(name))
         store.publish(name)
+    embeddings = found[NAME]
     logger.info("%s points of %d coordinates", f"{len(embeddings.codes):,}", embeddings.points.shape[1])
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(embeddings.codes),
             "curvature": embeddings.curvature,
             "geometry": embeddings.geometry,
-            "queries": len(queries.codes),
+            **{name.removesuffix(".parquet"): len(points.codes) for name, points in found.items()},
             **place(store, NAME),
         },
-        data_version=data_version(embeddings.points.tobytes(), embeddings.curvature, queries.points.tobytes()),
+        data_version=data_version(embeddings.curvature, *(points.points.tobytes() for points in found.values())),
     )
+
+
+def labelled_texts(conf: Config, checkpoint: Path) -> "Embeddings":
+    """Points of the texts of evaluation.labelled and of their parts, read by a checkpoint."""
+    from naics_pipeline.evaluation.labelled import read_labelled
+    from naics_pipeline.text_model.inference import TextEmbedder
+
+    texts = read_labelled(Path(str(conf.settings.evaluation.labelled)))
+    first = texts.with_columns(code=pl.col("codes").list.first().fill_null(""))
+    return TextEmbedder.load(checkpoint, conf.settings.accelerator).embed_rows(first)
+
+
+def unseen_entries(descriptions: pl.DataFrame, index_entries: pl.DataFrame) -> pl.DataFrame:
+    """The index entries that no training saw: code, text, split, and whether Census itself repeats them in a text."""
+    from naics_pipeline.taxonomy.text import TRAIN, repeated_entries
+
+    marked = index_entries.with_columns(repeated=repeated_entries(descriptions, index_entries))
+    return marked.filter(pl.col("split") != TRAIN).rename({"entry": "text"})
 
 
 def refuse_other_curriculum(conf: Config) -> None:

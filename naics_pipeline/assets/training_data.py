@@ -56,12 +56,12 @@ def triplets(distances: pl.DataFrame, relations: pl.DataFrame, store: dg.Resourc
     group_name="training_data",
     kinds={"huggingface", "parquet"},
     owners=OWNERS,
-    code_version=version(1, "tokens", "model.base", "model.base_sha256"),
+    code_version=version(2, "tokens", "model.base", "model.base_sha256"),
     metadata=columns(
         code=("string", "NAICS code"),
         title=("list[i32]", "token ids, special tokens included; null where the text is absent"),
         description=("list[i32]", "likewise"),
-        examples=("list[i32]", "likewise"),
+        examples=("list[list[i32]]", "likewise, a list for each example"),
         excluded=("list[i32]", "likewise"),
     ),
 )
@@ -73,7 +73,7 @@ def token_cache(
 
     settings = conf.settings
     model = base.locate(settings.model.base, settings.model.base_sha256)
-    _, counts = tokens.build_token_cache(descriptions, settings.tokens, model, store.path("token_cache"))
+    counts = tokens.build_token_cache(descriptions, settings.tokens, model, store.path("token_cache")).token_counts()
     store.publish("token_cache")
     logger.info("%s tokens", f"{sum(counts.values()):,}")
     return dg.MaterializeResult(

@@ -66,7 +66,33 @@ QUERIES = (
     Metric("query_top1_digits_5", "5 digits", "Nearest code agrees in five digits."),
     Metric("query_hierarchical_f1", "Hierarchical F1", "Share of ancestors common to nearest and right code."),
 )
+UNREPEATED = Metric(
+    "unrepeated/query_top1", "Top 1, unrepeated", "Top 1 without entries that Census says elsewhere, too."
+)
+LABELLED = (
+    Metric("labelled/top1", "Top 1", "Share of texts whose nearest six-digit code is one of their right codes."),
+    Metric("labelled/top5", "Top 5", "Share of texts with a right code among the five nearest."),
+    Metric("labelled/top10", "Top 10", "Share of texts with a right code among the ten nearest."),
+)
+STAGE_TEXTS = (
+    Metric("validation/query_top1", "Validation, top 1", "Entries on which settings are chosen."),
+    Metric("validation/query_mrr", "Validation, MRR", "Entries on which settings are chosen."),
+    Metric("query_top1", "Held out, top 1", "Entries on which nothing is chosen."),
+    Metric("query_top5", "Held out, top 5", "Entries on which nothing is chosen."),
+    Metric("query_mrr", "Held out, MRR", "Entries on which nothing is chosen."),
+    Metric("labelled/top1", "Labelled, top 1", "Labelled texts of a user's own."),
+    Metric("labelled/top10", "Labelled, top 10", "Labelled texts of a user's own."),
+)
 BY_NAME = {metric.name: metric for metric in (*MAIN_STRUCTURE, *MORE_STRUCTURE, *QUERIES)}
+SHARES = {*QUERIES, UNREPEATED, *LABELLED}
+
+READOUTS = {
+    "code": "the code’s point",
+    "nearest_entry": "nearest entry",
+    "mixed": "both mixed",
+    "parts": "with parts",
+}
+"""How a text's nearness to a code is read from a space; in a metric's name every one but the first is a word of it."""
 
 VARIANTS = {
     "text": "Text model",
@@ -75,5 +101,7 @@ VARIANTS = {
     "tfidf": "TF\u2011IDF",
     "linear_svm": "Linear SVM",
     "frozen_text": "Base model, frozen",
+    "frozen_centroid": "Base model, centroid",
     "frozen_nearest_entry": "Base model, nearest entry",
+    "frozen_mixed": "Base model, both mixed",
 }

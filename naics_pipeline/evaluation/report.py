@@ -12,7 +12,19 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.evaluation.glossary import BY_NAME, MAIN_STRUCTURE, MORE_STRUCTURE, QUERIES, VARIANTS, Metric
+from naics_pipeline.evaluation.glossary import (
+    BY_NAME,
+    LABELLED,
+    MAIN_STRUCTURE,
+    MORE_STRUCTURE,
+    QUERIES,
+    READOUTS,
+    SHARES,
+    STAGE_TEXTS,
+    UNREPEATED,
+    VARIANTS,
+    Metric,
+)
 from naics_pipeline.storage import replacing
 
 Numbers = Mapping[str, float | None]
@@ -42,7 +54,7 @@ class ReportContent:
         structure: column → metrics, the embeddings first (text, smoothed, refined), then baselines; rows without
             structure metrics are passed over.
         ceiling: the metrics of the tree itself.
-        queries: row → query metrics, likewise.
+        queries: row → query metrics, likewise; a row for each read-out that its metrics name is made of it.
         stages: stage → metrics after it.
         left_out: the metrics of `graph_model.refine`: `left_out_codes`, and parent_retrieval@1 of these codes and of
             the rest in each space (`left_out_parent_retrieval@1_refined`, `kept_parent_retrieval@1_refined`, ...).
@@ -87,8 +99,9 @@ def render(content: ReportContent) -> str:
         lstrip_blocks=True,
     )
     structure = _rows_with(content.structure, (*MAIN_STRUCTURE, *MORE_STRUCTURE))
-    queries = _rows_with(content.queries, QUERIES)
-    stage_metrics = _present((*MAIN_STRUCTURE, *QUERIES), content.stages.values())
+    texts = by_readout(content.queries)
+    queries, labelled = _rows_with(texts, QUERIES), _rows_with(texts, LABELLED)
+    stage_texts = by_readout(content.stages)
     return environment.get_template("report.html").render(
         content=content,
         headline=headline(content),
@@ -96,8 +109,12 @@ def render(content: ReportContent) -> str:
         columns=list(structure),
         structure=_by_metric(structure, content.ceiling, _present(MAIN_STRUCTURE, structure.values())),
         more_structure=_by_metric(structure, content.ceiling, _more(structure.values())),
-        queries=_by_row(queries, _present(QUERIES, queries.values())),
-        stages=_by_row(content.stages, stage_metrics),
+        queries=_by_row(queries, _present((*QUERIES, UNREPEATED), queries.values())),
+        labelled=_by_row(labelled, _present(LABELLED, labelled.values())),
+        labelled_counts=_labelled_counts(content.queries),
+        stages=_by_row(content.stages, _present(MAIN_STRUCTURE, content.stages.values())),
+        stage_texts=_by_row(stage_texts, _present(STAGE_TEXTS, stage_texts.values())),
+        level_spheres=content.settings.get("graph", {}).get("radii") == "level",
         left_out=_left_out(content.left_out),
         variants=VARIANTS,
         comparisons=[_comparison(name, row) for name, row in content.comparisons.items()],
@@ -120,7 +137,7 @@ def headline(content: ReportContent) -> str:
     words += f"with a correlation of {correlation}"
     if best == "refined" and "text" in content.structure:
         words += f" (text alone: {_shown(content.structure['text'].get('cophenetic_correlation'), 2)})"
-    found = {name: content.queries[name].get("query_top1") for name in ("text", "refined") if name in content.queries}
+    found = {name: _best_read(content.queries[name]) for name in ("text", "refined") if name in content.queries}
     known = {name: value for name, value in found.items() if _known(value)}
     if not known:
         return words + "."
@@ -131,6 +148,34 @@ def headline(content: ReportContent) -> str:
         rival = max(rivals, key=lambda name: rivals[name])
         words += f" (best baseline, {VARIANTS.get(rival, rival)}: {100 * rivals[rival]:.0f})"
     return words + "."
+
+
+def _best_read(row: Numbers) -> float | None:
+    """Top 1 of the mixed read-out where there is one: not the best of all, which would be a choice on held-out text."""
+    return row.get("mixed/query_top1", row.get("query_top1"))
+
+
+def by_readout(rows: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """A row for each read-out of each row, its name taken out of the metrics' names."""
+    found: dict[str, Numbers] = {}
+    for name, row in rows.items():
+        split: dict[str, dict[str, float | None]] = {}
+        for metric, value in row.items():
+            words = metric.split("/")
+            readout = next((word for word in words[:-1] if word in READOUTS), "code")
+            split.setdefault(readout, {})["/".join(word for word in words if word != readout)] = value
+        label = VARIANTS.get(name, name)
+        names = {readout: f"{label}: {words}" for readout, words in READOUTS.items()}
+        if "nearest_entry" not in split:
+            names["code"] = name
+        found |= {names[readout]: split[readout] for readout in READOUTS if readout in split}
+    return found
+
+
+def _labelled_counts(rows: Mapping[str, Numbers]) -> dict[str, int]:
+    names = ("texts", "left_out", "other_codes")
+    known = next((row for row in rows.values() if row.get("labelled/texts") is not None), None)
+    return {name: int(known[f"labelled/{name}"] or 0) for name in names} if known else {}
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -186,7 +231,7 @@ def _present(metrics: Sequence[Metric], rows: Any) -> list[Metric]:
 
 def _more(rows: Any) -> list[Metric]:
     """Structure metrics outside the main table; one without an entry in the glossary goes by its own name."""
-    unknown = dict.fromkeys(name for row in rows for name in row if name not in BY_NAME)
+    unknown = dict.fromkeys(name for row in rows for name in row if name not in BY_NAME and "/" not in name)
     return [*_present(MORE_STRUCTURE, rows), *(Metric(name, name, "") for name in unknown)]
 
 
@@ -205,7 +250,7 @@ def _cells(metric: Metric, values: Sequence[float | None]) -> list[_Cell]:
     best = _shown(pick(known), metric.digits) if pick and known else None  # type: ignore[type-var]
     if len(set(texts) - {ABSENT}) < 2:
         best = None
-    shares = values if metric in QUERIES else [None] * len(texts)
+    shares = values if metric in SHARES else [None] * len(texts)
     return [
         _Cell(text, text == best, share if _known(share) else None) for text, share in zip(texts, shares, strict=True)
     ]

@@ -1,52 +1,37 @@
-"""How well distances between codes reproduce the tree: every metric over all N codes, exact, in float64.
+"""How well distances between codes reproduce the tree: every metric over all N codes, in float64.
 
 D is a matrix of distances, T the tree's own. Ties never depend on the order of rows: ranks are averaged, and what is
 counted among the k nearest is counted as often as it would be on average over all orders of tied codes. A metric that
 a taxonomy does not define (sector_auc of one sector, say) is NaN, null in JSON, never an arbitrary number.
+
+What is asked of each code (its nearest codes, its parent, its edges) comes from blocks of rows of D and is exact at any
+size. What is asked of all pairs is exact up to `EXACT_CODES` codes; above, see `PairHistogram`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 
 from naics_pipeline.errors import ModelError
+from naics_pipeline.evaluation.distances import Distances, PointDistances, TreeDistances, embedding_distances
+from naics_pipeline.evaluation.neighbours import CUTOFFS, neighbour_scores, refuse_diverged
+from naics_pipeline.evaluation.neighbours import code_scores as code_scores
+from naics_pipeline.evaluation.pairs import PairHistogram, average_rank, exact_pair_metrics
+from naics_pipeline.evaluation.pairs import pearson as pearson
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import LEVELS, Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 
-CUTOFFS = (5, 10, 20)
-_BLOCK = 512
-_COINCIDENT = 1e-6
-_COLLAPSED_VARIATION = 0.05
-_COLLAPSED_SHARE = 0.01
-
-
-def embedding_distances(points: np.ndarray, curvature: float, geometry: str) -> np.ndarray:
-    """Distances between all points, (N, N) float64, symmetric with an exact zero diagonal.
-
-    Args:
-        points: (N, d + 1) on the hyperboloid, or (N, d) where geometry is euclidean.
-        curvature: c > 0 of a space with sectional curvature -c; not read where geometry is euclidean.
-        geometry: lorentz or euclidean.
-    """
-    if geometry == "euclidean":
-        distances = cdist(points, points)
-    else:
-        x = torch.from_numpy(np.array(points, dtype=np.float64))
-        distances = lorentz.pairwise_distance(x, x, curvature=float(curvature)).numpy()
-    distances = (distances + distances.T) / 2
-    np.fill_diagonal(distances, 0)
-    return distances
+EXACT_CODES = 4096  # 8.4 million pairs; up to here their list and a matrix of all distances fit anywhere
 
 
 def evaluate_embeddings(
     embeddings: Embeddings, *, tree: Tree | None = None, cutoffs: Sequence[int] = CUTOFFS
 ) -> dict[str, float]:
     """Every structure metric of an embeddings file, whatever the order of its rows.
+
+    Above `EXACT_CODES` codes no matrix of all pairs is held.
 
     Args:
         tree: the taxonomy, where it is at hand; else made from the codes of the file.
@@ -62,7 +47,9 @@ def evaluate_embeddings(
     else:
         radii = lorentz.radius(x, curvature=embeddings.curvature).numpy()
         violation = float(lorentz.violation(x, curvature=embeddings.curvature).max())
-    distances = embedding_distances(points, embeddings.curvature, embeddings.geometry)
+    distances: Distances = PointDistances(points, embeddings.curvature, embeddings.geometry)
+    if len(tree) <= EXACT_CODES:
+        distances = embedding_distances(points, embeddings.curvature, embeddings.geometry)
     return structure_metrics(distances, tree, radii=radii, violation=violation, cutoffs=cutoffs)
 
 
@@ -83,7 +70,7 @@ def aligned_points(embeddings: Embeddings, tree: Tree) -> np.ndarray:
 
 
 def structure_metrics(
-    distances: np.ndarray,
+    distances: Distances,
     tree: Tree,
     *,
     radii: np.ndarray | None = None,
@@ -93,16 +80,23 @@ def structure_metrics(
     """All metrics that compare distances with the tree.
 
     Args:
-        distances: (N, N) float64, symmetric, in the order of `tree.codes`; the diagonal is not read.
+        distances: (N, N) float64, symmetric, in the order of `tree.codes`; the diagonal is not read. Or
+            `PointDistances`, of which no matrix is made above `EXACT_CODES` codes.
         radii: (N,) distance of each code from the origin; without it no radius metrics.
         violation: largest |c⟨x, x⟩ + 1|; without it no manifold_violation_max.
         cutoffs: the k of ndcg@k.
     """
-    if not np.isfinite(distances).all():
-        raise ModelError("distances between codes are not all finite: the embeddings diverged; train them again.")
-    metrics = _pair_metrics(distances, tree)
-    metrics |= {name: _mean(values) for name, values in code_scores(distances, tree, cutoffs=cutoffs).items()}
-    _, rank, _ = _edges(_without_self(distances), tree)
+    if len(tree) <= EXACT_CODES:
+        matrix = distances if isinstance(distances, np.ndarray) else distances[np.arange(len(tree))]
+        scores, rank = neighbour_scores(matrix, tree, cutoffs)
+        metrics = exact_pair_metrics(matrix, tree)
+    else:
+        largest = float(distances.max())
+        refuse_diverged(largest)
+        pairs = PairHistogram(tree, largest)
+        scores, rank = neighbour_scores(distances, tree, cutoffs, pairs.add)
+        metrics = pairs.metrics()
+    metrics |= {name: _mean(values) for name, values in scores.items()}
     metrics["mean_rank_edges"] = _mean(rank)
     if radii is not None:
         metrics |= _radius_metrics(radii, tree)
@@ -117,216 +111,36 @@ def ceiling(tree: Tree, *, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]
     Spearman would be 1 by definition there; its ceiling is that of the tree distance with its ties broken in any
     order, which is what a distance without ties can reach.
     """
-    distances = tree.tree_distance().astype(np.float64)
-    metrics = structure_metrics(distances, tree, radii=tree.level - 1.0, cutoffs=cutoffs)
-    first, second = np.triu_indices(len(tree), k=1)
-    same = tree.sector[first] == tree.sector[second]
-    metrics["spearman_correlation"] = _untied_spearman(distances[first, second])
-    metrics["spearman_correlation_within_sector"] = _untied_spearman(distances[first, second][same])
+    metrics = structure_metrics(TreeDistances(tree), tree, radii=tree.level - 1.0, cutoffs=cutoffs)
+    across, within = _pairs_by_step(tree)
+    metrics["spearman_correlation"] = _untied_spearman(across + within)
+    metrics["spearman_correlation_within_sector"] = _untied_spearman(within)
     return metrics
 
 
-def code_scores(distances: np.ndarray, tree: Tree, *, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
-    """The metrics that are means over codes, code by code: name → (N,), NaN where a code does not take part."""
-    ranked = _without_self(distances)
-    scores = _neighbour_scores(ranked, tree, cutoffs)
-    code, _, precision = _edges(ranked, tree)
-    scores["map_edges"] = _per_code(tree, code, precision)
-    return scores | _parent_scores(ranked, tree) | _sibling_scores(ranked, tree)
+def _pairs_by_step(tree: Tree) -> np.ndarray:
+    """(2, 11) int64: how many pairs of codes are so many edges apart, across sectors and within."""
+    every, steps = np.arange(len(tree)), 2 * max(LEVELS) - 1
+    count = np.zeros(2 * steps, dtype=np.int64)
+    for rows in tree.row_blocks():
+        within = tree.sector[rows, None] == tree.sector
+        place = tree.tree_distance_of(rows[:, None], every) + np.uint8(steps) * within
+        count += np.bincount(place[every > rows[:, None]], minlength=2 * steps)
+    return count.reshape(2, steps)
 
 
-def _parent_scores(ranked: np.ndarray, tree: Tree) -> dict[str, np.ndarray]:
-    children = np.flatnonzero(tree.parent >= 0)
-    parents = tree.parent[children]
-    siblings = np.bincount(parents, minlength=len(tree))[parents]
-    upward = _place(ranked, children, tree.parent[children], lambda rows: _at_level(tree, tree.level[rows] - 1))
-    scores = {}
-    for k in (1, 5):
-        found = np.where(siblings > 1, upward.within(k), np.nan)
-        scores[f"parent_retrieval@{k}"] = _per_code(tree, children, found)
-
-    downward = _place(ranked, parents, children, lambda rows: _at_level(tree, tree.level[rows] + 1))
-    scores["child_recall@5"] = _per_code(tree, parents, downward.within(5))
-    return scores
-
-
-def _sibling_scores(ranked: np.ndarray, tree: Tree) -> dict[str, np.ndarray]:
-    related = (tree.parent[:, None] == tree.parent) & (tree.parent >= 0)
-    np.fill_diagonal(related, False)
-    code, sibling = np.nonzero(related)
-    beside = _place(ranked, code, sibling, lambda rows: _at_level(tree, tree.level[rows]))
-    peers = np.bincount(tree.level, minlength=max(LEVELS) + 1)[tree.level] - 1
-    scores = {}
-    for k in (5, 10):
-        hits = np.bincount(code, weights=beside.within(k), minlength=len(tree))
-        share = hits / np.maximum(np.minimum(k, peers), 1)
-        scores[f"sibling_precision@{k}"] = np.where(related.any(axis=1), share, np.nan)
-    return scores
-
-
-def _without_self(distances: np.ndarray) -> np.ndarray:
-    ranked = distances.astype(np.float64, copy=True)
-    np.fill_diagonal(ranked, np.inf)
-    return ranked
+def _untied_spearman(count: np.ndarray) -> float:
+    """Correlation of average ranks with the ranks after every tie is broken: the ratio of their spreads."""
+    n = int(count.sum())
+    if (count > 0).sum() < 2:
+        return float("nan")
+    spread = (average_rank(count) - (n + 1) / 2) ** 2 @ count / n
+    return float(np.sqrt(spread / ((n**2 - 1) / 12)))
 
 
 def _mean(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
-
-
-def _per_code(tree: Tree, code: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of the values that belong to each code, NaN where there are none."""
-    count = np.bincount(code, minlength=len(tree)).astype(np.float64)
-    count[count == 0] = np.nan
-    return np.bincount(code, weights=values, minlength=len(tree)) / count
-
-
-def _pair_metrics(distances: np.ndarray, tree: Tree) -> dict[str, float]:
-    first, second = np.triu_indices(len(tree), k=1)
-    d = distances[first, second].astype(np.float64)
-    t = tree.tree_distance()[first, second].astype(np.float64)
-    same = tree.sector[first] == tree.sector[second]
-    rank = rankdata(d)
-    metrics = {
-        "cophenetic_correlation": pearson(d, t),
-        "cophenetic_correlation_within_sector": pearson(d[same], t[same]),
-        "spearman_correlation": pearson(rank, rankdata(t)),
-        "spearman_correlation_within_sector": pearson(rankdata(d[same]), rankdata(t[same])),
-        "sector_auc": _auc(rank, ~same),
-    }
-    return metrics | _distortion(d, t) | {"collapse": _collapsed(d)}
-
-
-def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation of two vectors, NaN where either is constant."""
-    if x.size < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
-
-
-def _untied_spearman(t: np.ndarray) -> float:
-    """Correlation of average ranks with the ranks after every tie is broken: the ratio of their spreads."""
-    if t.size < 2 or np.ptp(t) == 0:
-        return float("nan")
-    return float(rankdata(t).std() / np.arange(t.size).std())
-
-
-def _auc(rank: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive ranks above a negative, ties one half (Mann-Whitney U)."""
-    n = int(positive.sum())
-    if n in (0, positive.size):
-        return float("nan")
-    return float((rank[positive].sum() - n * (n + 1) / 2) / (n * (positive.size - n)))
-
-
-def _distortion(d: np.ndarray, t: np.ndarray) -> dict[str, float]:
-    """|D/s - T| / T with the scale s of least mean: with x = D/T a median of 1/x, weighted by x, is 1/s."""
-    x = d / t
-    if not (x > 0).any():
-        return dict.fromkeys(("distortion_mean", "distortion_median", "distortion_worst"), float("nan"))
-    ordered = np.sort(x[x > 0])[::-1]
-    weight = np.cumsum(ordered)
-    scale = ordered[np.searchsorted(weight, weight[-1] / 2)]
-    error = np.abs(x / scale - 1)
-    return {
-        "distortion_mean": float(error.mean()),
-        "distortion_median": float(np.median(error)),
-        "distortion_worst": float(x.max() / x.min()) if x.min() > 0 else float("inf"),
-    }
-
-
-def _collapsed(d: np.ndarray) -> bool:
-    """Distances that hardly vary, or more than one pair in a hundred closer than 1e-6 of the mean distance."""
-    if d.size == 0 or d.mean() == 0:
-        return True
-    coincident = float((d <= _COINCIDENT * d.mean()).mean())
-    return bool(d.std() < _COLLAPSED_VARIATION * d.mean() or coincident > _COLLAPSED_SHARE)
-
-
-def _neighbour_scores(ranked: np.ndarray, tree: Tree, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
-    depth = tree.lca_depth().copy()
-    np.fill_diagonal(depth, 0)
-    k = min(max(*cutoffs, 10), len(tree) - 1)
-    discount = 1 / np.log2(np.arange(k) + 2)
-    gain, same_sector = np.empty((len(tree), k)), np.empty((len(tree), k))
-    for start in range(0, len(tree), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        gain[block], same_sector[block] = _nearest_gains(ranked[block], (depth[block], depth[block] > 0), k)
-    ideal = np.sort(depth, axis=1)[:, ::-1][:, :k]
-    scores = {}
-    for cutoff in cutoffs:
-        best = ideal[:, :cutoff] @ discount[:cutoff]
-        best[best == 0] = np.nan
-        scores[f"ndcg@{cutoff}"] = gain[:, :cutoff] @ discount[:cutoff] / best
-    if k:
-        scores["sector_purity@10"] = same_sector[:, :10].mean(axis=1)
-    return scores
-
-
-def _nearest_gains(ranked: np.ndarray, gains: tuple[np.ndarray, ...], k: int) -> list[np.ndarray]:
-    """Gain at each of the k nearest places, the mean of its tie group: (rows, k) for each of the (rows, N) gains."""
-    order = np.argsort(ranked, axis=1)
-    value = np.take_along_axis(ranked, order, axis=1)
-    place = np.arange(value.shape[1])
-    opens = np.ones(value.shape, dtype=bool)
-    opens[:, 1:] = value[:, 1:] != value[:, :-1]
-    start = np.maximum.accumulate(np.where(opens, place, 0), axis=1)[:, :k]
-    following = np.full(value.shape, value.shape[1])
-    following[:, :-1] = np.where(opens[:, 1:], place[1:], value.shape[1])
-    end = np.minimum.accumulate(following[:, ::-1], axis=1)[:, ::-1][:, :k]
-    averaged = []
-    for gain in gains:
-        total = np.zeros((value.shape[0], value.shape[1] + 1))
-        np.cumsum(np.take_along_axis(gain, order, axis=1), axis=1, dtype=np.float64, out=total[:, 1:])
-        group = np.take_along_axis(total, end, axis=1) - np.take_along_axis(total, start, axis=1)
-        averaged.append(group / (end - start))
-    return averaged
-
-
-@dataclass(frozen=True)
-class _Places:
-    """How many candidates lie closer than the target, and how many as close, itself counted where it is one."""
-
-    closer: np.ndarray
-    tied: np.ndarray
-
-    def within(self, k: int) -> np.ndarray:
-        """Chance that the target is among the k nearest, over all orders of tied candidates."""
-        return np.clip((k - self.closer) / self.tied, 0, 1)
-
-
-def _place(
-    ranked: np.ndarray, codes: np.ndarray, targets: np.ndarray, candidates: Callable[[np.ndarray], np.ndarray]
-) -> _Places:
-    """Place of targets[i] among the candidates of codes[i]; `candidates` gives a bool mask (rows, N) of some codes."""
-    closer, tied = np.empty(len(codes), dtype=np.int64), np.empty(len(codes), dtype=np.int64)
-    for start in range(0, len(codes), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        rows, limit = ranked[codes[block]], ranked[codes[block], targets[block]][:, None]
-        mask = candidates(codes[block])
-        closer[block] = np.count_nonzero((rows < limit) & mask, axis=1)
-        tied[block] = np.count_nonzero((rows == limit) & mask, axis=1)
-    return _Places(closer, tied)
-
-
-def _at_level(tree: Tree, level: np.ndarray) -> np.ndarray:
-    return tree.level[None, :] == level[:, None]
-
-
-def _edges(ranked: np.ndarray, tree: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each code's parent and children: (code, rank among the codes that are neither, precision at that place)."""
-    children = np.flatnonzero(tree.parent >= 0)
-    code = np.concatenate([children, tree.parent[children]])
-    neighbour = np.concatenate([tree.parent[children], children])
-    adjacent = np.zeros((len(tree), len(tree)), dtype=bool)
-    adjacent[code, neighbour] = True
-    near = _place(ranked, code, neighbour, lambda rows: adjacent[rows])
-    others = _place(ranked, code, neighbour, lambda rows: ~adjacent[rows])
-    before = others.closer + others.tied / 2
-    own = near.closer + (near.tied + 1) / 2
-    return code, 1 + before, own / (own + before)
 
 
 def _radius_metrics(radii: np.ndarray, tree: Tree) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 
 from naics_pipeline.evaluation import plots
 from naics_pipeline.evaluation.compare import compare_scores, gate
-from naics_pipeline.evaluation.retrieval import means, space_scores
+from naics_pipeline.evaluation.retrieval import Queries, evaluate_texts
 from naics_pipeline.evaluation.structure import (
     ceiling,
     code_scores,
@@ -33,13 +33,21 @@ def variants(text: Embeddings, refined: Embeddings, tree: Tree, smoothing_rounds
     return {"text": text, "smoothed": replace(text, points=smooth(text, tree, smoothing_rounds)), "refined": refined}
 
 
-def measure(space: Embeddings, queries: Embeddings, tree: Tree, cutoffs: Sequence[int]) -> dict[str, float]:
-    """Every metric of a space: of its codes against the tree, and of texts searched in it.
+def measure(
+    space: Embeddings,
+    queries: Embeddings,
+    tree: Tree,
+    cutoffs: Sequence[int],
+    places: Embeddings | None = None,
+    labelled: Embeddings | None = None,
+) -> dict[str, float]:
+    """Every metric of a space: of its codes against the tree, and of texts searched in it by each read-out.
 
     Args:
-        queries: points of texts in that space, each with its right code.
+        queries, places, labelled: as in `retrieval.evaluate_texts`.
     """
-    return evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) | means(space_scores(space, queries))
+    found = evaluate_texts(space, queries, places, labelled)
+    return evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) | found.metrics
 
 
 def measure_text(
@@ -49,15 +57,17 @@ def measure_text(
     *,
     baselines: Mapping[str, Mapping[str, float]],
     cutoffs: Sequence[int],
+    places: Embeddings | None = None,
+    labelled: Embeddings | None = None,
 ) -> dict[str, Any]:
     """Content of text_metrics.json: the text model's metrics, baselines beside them, and what the tree itself reaches.
 
     Args:
-        queries: the held-out entries.
+        queries, places, labelled: as in `retrieval.evaluate_texts`.
         baselines: rows of `evaluation.baselines.baselines`; empty where they were not asked for.
     """
-    own, best = measure(text, queries, tree, cutoffs), ceiling(tree, cutoffs=cutoffs)
-    return {"queries": len(queries.codes), "text": own, "baselines": dict(baselines), "ceiling": best}
+    own, best = measure(text, queries, tree, cutoffs, places, labelled), ceiling(tree, cutoffs=cutoffs)
+    return {"queries": held_out_count(queries), "text": own, "baselines": dict(baselines), "ceiling": best}
 
 
 def measure_refined(
@@ -70,23 +80,31 @@ def measure_refined(
 ) -> dict[str, Any]:
     """Content of refined_metrics.json: refined and smoothed metrics, the gate, and refined against text by score.
 
+    Both are searched by the codes' points. The refined space has no other read-out: the query map keeps the order of
+    codes about a text and no distances, so a place that it moves lies no nearer to one text than to another.
+
     Args:
         spaces: as `variants` gives them.
         queries: the same entries in the space of "text" and of "refined".
         seed: of the bootstrap.
     """
     structure = {name: evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) for name, space in spaces.items()}
-    by_query = {name: space_scores(spaces[name], points) for name, points in queries.items()}
+    found = {name: evaluate_texts(spaces[name], points) for name, points in queries.items()}
     by_code = {name: code_scores(distances_of(spaces[name]), tree, cutoffs=cutoffs) for name in queries}
     compared = compare_scores(by_code["text"], by_code["refined"], seed=seed)
-    compared |= compare_scores(by_query["text"], by_query["refined"], seed=seed)
+    compared |= compare_scores(found["text"].by_query, found["refined"].by_query, seed=seed)
     return {
-        "queries": len(queries["refined"].codes),
-        "refined": structure["refined"] | means(by_query["refined"]),
+        "queries": held_out_count(queries["refined"]),
+        "refined": structure["refined"] | found["refined"].metrics,
         "smoothed": structure["smoothed"],
         "gate": [asdict(rule) for rule in gate(structure["text"], structure["refined"])],
         "comparisons": {name: asdict(comparison) for name, comparison in compared.items()},
     }
+
+
+def held_out_count(queries: Embeddings) -> int:
+    """How many of the queries results are reported on."""
+    return int(np.count_nonzero(Queries.of(queries.codes, queries.columns).held_out))
 
 
 def draw(

@@ -18,9 +18,10 @@ class HyperbolicGCN(nn.Module):
 
     What is learned are the layers, the curvature that they share, and an offset of each code's tangent vector: never
     coordinates on the hyperboloid, which a step of Adam would leave. A code's offset moves all that lies below it too,
-    so that a code without one follows its parent, and few steps move a whole sector. The codes of a level lie on one
-    sphere, whose radius is free (the mean of what the layers give them): which of two codes of a level is nearer to a
-    point is then a matter of directions alone, whatever that point's own radius.
+    so that a code without one follows its parent, and few steps move a whole sector. With `radii` level the codes of a
+    level lie on one sphere, whose radius is free (the mean of what the layers give them): which of two codes of a level
+    is nearer to a point is then a matter of directions alone, whatever that point's own radius, and a child lies
+    farther out than its parent by construction. With `radii` free each code keeps the radius that the layers give it.
 
     Args:
         features: tangent vectors at the origin of the text model's points, shape (N, d).
@@ -49,6 +50,7 @@ class HyperbolicGCN(nn.Module):
         self.register_buffer("ancestors", torch.where(ancestors < 0, nodes, ancestors))
         self.register_buffer("level", level)
         self.max_radius = settings.max_radius
+        self.radii = settings.radii
         self.offset_dropout = settings.offset_dropout
         self.register_buffer("features", features)
         self.register_buffer("with_offset", with_offset.unsqueeze(-1))
@@ -71,7 +73,8 @@ class HyperbolicGCN(nn.Module):
         v = self.features + self._offsets()
         for layer in self.layers:
             v = layer(v, graph, curvature)
-        v = self._on_spheres(v)
+        if self.radii == "level":
+            v = self._on_spheres(v)
         return lorentz.exp0(bounded(v, curvature, self.max_radius), curvature=curvature)
 
     def _offsets(self) -> Tensor:

@@ -24,6 +24,7 @@ _MAX_STEPS = 40
 _CONVERGED = 1e-6
 _SUFFICIENT_DECREASE = 0.1
 _MAX_HALVINGS = 20
+_SAME_RADIUS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,19 @@ class QueryMap:
 
         Σ_levels KL(P_level ‖ softmax_{i of the level} ⟨w, x_i⟩) + λ/2 |w|²,
 
-    by Newton's method, and the leaf has the direction of w and the radius of the other leaves. A point beside the
-    query's nearest code would instead see that code's siblings first, whatever the text model holds likely after it.
-    What is kept is the order of codes and nothing else: such a leaf lies far from all of them, about equally far, even
-    where its likely codes are all of one branch. How far away a query's codes are is to be asked in the text space.
+    by Newton's method, and the leaf has the direction of w and the radius of the other leaves. Where refined radii are
+    free (`graph.radii`), how a leaf at that radius orders codes depends on their own radii, too: through
+    ⟨w, x⟩ - κ|w| x₀, x₀ being their time coordinates and κ the leaf's time coordinate over its spatial length. Its
+    Gauss-Newton steps start where that is convex (κ = 0). Such a space keeps less of the order: as of all its points, a
+    leaf's nearest codes tend to be those near the origin, the more so the more the radii of a level differ, and no
+    direction undoes that. In a refined space of 117 codes, whose leaves' radii had a standard deviation of 0.03, 93 %
+    of queries kept their first code (on spheres 100 %), and 90 % of their five nearest were kept (98 %); of text points
+    without any order, among leaves of radius 5.0 ± 0.16, next to nothing.
+
+    A point beside the query's nearest code would instead see that code's siblings first, whatever the text model holds
+    likely after it. What is kept is the order of codes and nothing else: such a leaf lies far from all of them, about
+    equally far, even where its likely codes are all of one branch. How far away a query's codes are is to be asked in
+    the text space.
 
     Attributes:
         text: (L, d + 1) float64, text points of the codes of the deepest level.
@@ -107,14 +117,26 @@ class QueryMap:
         shares = torch.zeros_like(distance)
         shares.scatter_(1, neighbours.indices, _neighbourhood(neighbours.values, _PERPLEXITY))
         wanted = [shares.new_zeros(len(shares), len(x.x)).index_add_(1, x.member, shares) for x in levels]
-        w = _minimise(levels, wanted)
         leaf = torch.from_numpy(self.refined[self.ancestors[:, -1], 1:])
-        spatial = w / lorentz.norm(w) * lorentz.norm(leaf).mean()
-        return lorentz.from_spatial(spatial, curvature=self.curvature)
+        length = lorentz.norm(leaf).mean()
+        if self._on_spheres():
+            w = _minimise(levels, wanted)
+        else:
+            slope = float((1 / self.curvature + length**2).sqrt() / length)
+            w = _minimise(levels, wanted, slope=slope, start=_minimise(levels, wanted, slope=0.0))
+        return lorentz.from_spatial(w / lorentz.norm(w) * length, curvature=self.curvature)
+
+    def _on_spheres(self) -> bool:
+        length = np.linalg.norm(self.refined[:, 1:], axis=1)
+        return all(np.ptp(length[self.level == level]) < _SAME_RADIUS * length.max() for level in np.unique(self.level))
 
     def _levels(self) -> "list[_Level]":
+        """The codes by level; time coordinates last where codes of a level differ in theirs."""
         spatial = torch.from_numpy(self.refined[:, 1:])
-        spatial = spatial / lorentz.norm(spatial).max()
+        longest = lorentz.norm(spatial).max()
+        if not self._on_spheres():
+            spatial = torch.from_numpy(np.roll(self.refined, -1, axis=1))
+        spatial = spatial / longest
         levels = []
         for column in self.ancestors.T:
             rows = np.flatnonzero(self.level == self.level[column[0]])
@@ -137,40 +159,67 @@ class _Level:
         return cls(x, x[:, row] * x[:, column], member)
 
 
-def _minimise(levels: list[_Level], wanted: list[Tensor]) -> Tensor:
-    """(n, d): for each of n queries, the w that minimises what `QueryMap` says."""
-    dim = levels[0].x.shape[1]
-    w = wanted[0].new_zeros(len(wanted[0]), dim)
+def _minimise(
+    levels: list[_Level], wanted: list[Tensor], slope: float | None = None, start: Tensor | None = None
+) -> Tensor:
+    """(n, d): for each of n queries, the w that minimises what `QueryMap` says.
+
+    Args:
+        slope: κ, where the codes come with time coordinates; None where they do not.
+        start: (n, d) where to begin, 0 without it.
+    """
+    size = levels[0].x.shape[1]
+    dim = size if slope is None else size - 1
+    w = wanted[0].new_zeros(len(wanted[0]), dim) if start is None else start.clone()
     left = torch.arange(len(w))
-    row, column = torch.triu_indices(dim, dim)
+    row, column = torch.triu_indices(size, size)
+    off = row != column
+    penalty = _RIDGE * torch.eye(size, dtype=w.dtype)
+    penalty[dim:] = 0
     for _ in range(_MAX_STEPS):
         here = w[left]
         target = [shares[left] for shares in wanted]
-        gradient, packed = _RIDGE * here, here.new_zeros(len(left), len(row))
-        hessian = _RIDGE * torch.eye(dim, dtype=w.dtype).repeat(len(left), 1, 1)
+        gradient = _RIDGE * torch.nn.functional.pad(here, (0, size - dim))
+        packed, hessian = here.new_zeros(len(left), len(row)), penalty.repeat(len(left), 1, 1)
         for level, shares in zip(levels, target, strict=True):
-            found = torch.softmax(here @ level.x.T, dim=1)
+            found = torch.softmax(_lifted(here, slope) @ level.x.T, dim=1)
             mean = found @ level.x
             gradient = gradient + mean - shares @ level.x
             packed += found @ level.outer
             hessian -= mean.unsqueeze(2) * mean.unsqueeze(1)
         hessian[:, row, column] += packed
-        off = row != column
         hessian[:, column[off], row[off]] += packed[:, off]
+        if slope is not None:
+            gradient, hessian = _lowered(gradient, hessian, here, slope)
         step = torch.linalg.solve(hessian, gradient)
         decrement = (gradient * step).sum(1)
-        w[left] = _descended(here, step, decrement, levels, target)
+        w[left] = _descended(here, step, decrement, levels, target, slope)
         left = left[decrement > _CONVERGED]
         if not len(left):
             break
     return w
 
 
-def _descended(w: Tensor, step: Tensor, decrement: Tensor, levels: list[_Level], target: list[Tensor]) -> Tensor:
+def _lifted(w: Tensor, slope: float | None) -> Tensor:
+    """What the codes' coordinates are multiplied by: (w, -κ|w|), w itself where they have no time coordinates."""
+    return w if slope is None else torch.cat([w, -slope * lorentz.norm(w)], dim=1)
+
+
+def _lowered(gradient: Tensor, hessian: Tensor, w: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    """Gradient (n, d) and Gauss-Newton matrix (n, d, d) in w, from those (n, d + 1) in what w is lifted to."""
+    down = -slope * w / lorentz.norm(w)
+    crossed = down.unsqueeze(2) * hessian[:, None, -1, :-1]
+    last = hessian[:, -1:, -1:] * down.unsqueeze(2) * down.unsqueeze(1)
+    return gradient[:, :-1] + down * gradient[:, -1:], hessian[:, :-1, :-1] + crossed + crossed.mT + last
+
+
+def _descended(
+    w: Tensor, step: Tensor, decrement: Tensor, levels: list[_Level], target: list[Tensor], slope: float | None
+) -> Tensor:
     """w - a step, with a halved until the objective falls enough (Armijo)."""
-    before, share = _objective(w, levels, target), torch.ones_like(decrement)
+    before, share = _objective(w, levels, target, slope), torch.ones_like(decrement)
     for _ in range(_MAX_HALVINGS):
-        after = _objective(w - share.unsqueeze(1) * step, levels, target)
+        after = _objective(w - share.unsqueeze(1) * step, levels, target, slope)
         short = after > before - _SUFFICIENT_DECREASE * share * decrement + _CONVERGED**2
         if not short.any():
             break
@@ -178,10 +227,10 @@ def _descended(w: Tensor, step: Tensor, decrement: Tensor, levels: list[_Level],
     return w - share.unsqueeze(1) * step
 
 
-def _objective(w: Tensor, levels: list[_Level], target: list[Tensor]) -> Tensor:
-    total = _RIDGE / 2 * w.square().sum(1)
+def _objective(w: Tensor, levels: list[_Level], target: list[Tensor], slope: float | None) -> Tensor:
+    total, lifted = _RIDGE / 2 * w.square().sum(1), _lifted(w, slope)
     for level, shares in zip(levels, target, strict=True):
-        score = w @ level.x.T
+        score = lifted @ level.x.T
         total = total + torch.logsumexp(score, dim=1) - (shares * score).sum(1)
     return total
 

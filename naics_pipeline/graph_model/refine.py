@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from naics_pipeline.errors import ModelError, TrainingError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.graph_model.graph import build_graph
 from naics_pipeline.graph_model.module import MAX_CURVATURE, MIN_CURVATURE, HyperbolicGCN
-from naics_pipeline.graph_model.objective import PAIR_TERMS, Pairs, radius_loss, triplet_loss
+from naics_pipeline.graph_model.objective import PAIR_TERMS, Pairs, TextDistances, radius_loss, triplet_loss
 from naics_pipeline.graph_model.sampling import TripletSampler
 from naics_pipeline.graph_model.smoothing import smooth
+from naics_pipeline.graph_model.steps import DistancesByStep, distances_between
 from naics_pipeline.settings import Graph
-from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.taxonomy.tree import BLOCK_ENTRIES, Tree
 from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.embeddings import Embeddings
 
@@ -31,7 +32,8 @@ class Refinement:
         points: (N, d + 1) float64 on the hyperboloid.
         curvature: c > 0 of their space.
         history: an entry per epoch: every term, its weight, curvature and learning rate.
-        metrics: how codes fare that were left out of every loss of a second fit (`left_out_*`), beside the rest.
+        metrics: how codes fare that were left out of every loss of a second fit (`left_out_*`), beside the rest; where
+            pairs were held out, how well their distances meet the tree's (`held_out_pairs_*`), beside the trained ones.
     """
 
     points: np.ndarray
@@ -49,21 +51,29 @@ def refine(
     seed: int,
     accelerator: str = "auto",
     on_epoch: OnEpoch = lambda epoch, values: None,
+    held_out: np.ndarray | None = None,
 ) -> Refinement:
     """Fits the graph model on all codes; then once more with some left out, to measure what generalises.
+
+    No term sees a held-out pair. The graph and the offsets still know the tree: two codes whose pair is held out may
+    hear each other as neighbours, and share the offsets of their ancestors.
 
     Args:
         embeddings: the text model's points.
         excluded: (N, N) bool, pairs of codes that exclude one another.
         on_epoch: told every term's mean after each `steps_per_epoch` steps of the fit on all codes.
+        held_out: (N, N) bool, symmetric, in the order of the tree's codes: pairs no term may see, neither as a distance
+            to be met nor as anchor and positive or anchor and negative of a triplet. `tree.held_out_pairs` gives those
+            of the text model.
     Raises:
         ModelError: the embeddings are not hyperbolic, or not of this taxonomy.
         TrainingError: a term is not finite.
     """
     text = aligned(embeddings, tree)
-    fit = _Fit(text, tree, excluded, settings, resolve(accelerator))
+    fit = _Fit(text, tree, excluded, settings, resolve(accelerator), held_out)
     points, curvature, history = fit.run(np.arange(len(tree)), seed, on_epoch)
-    return Refinement(points, curvature, history, _generalisation(fit, seed))
+    metrics = _generalisation(fit, seed) | _held_out_metrics(fit, points, curvature)
+    return Refinement(points, curvature, history, metrics)
 
 
 def aligned(embeddings: Embeddings, tree: Tree) -> Embeddings:
@@ -92,20 +102,30 @@ class _Fit:
     """What every fit on one set of embeddings shares."""
 
     def __init__(
-        self, text: Embeddings, tree: Tree, excluded: np.ndarray, settings: Graph, device: torch.device
+        self,
+        text: Embeddings,
+        tree: Tree,
+        excluded: np.ndarray,
+        settings: Graph,
+        device: torch.device,
+        held_out: np.ndarray | None = None,
     ) -> None:
         self.text, self.tree, self.excluded, self.settings, self.device = text, tree, excluded, settings, device
+        self.held_out = held_out
         # MPS has no float64; elsewhere it costs little at this size and keeps centroids exact at any radius.
         self.dtype = torch.float32 if device.type == "mps" else torch.float64
         self.graph = build_graph(tree, settings).to(device)
         self.graph.edge_weight = self.graph.edge_weight.to(self.dtype)
-        self.edge_length, self.text_distance = text_distances_in_edges(text, tree)
+        text_distances = text_distances_in_edges(text, tree)
+        on_device = text_distances.points.to("cpu" if device.type == "mps" else device)
+        self.text_distances = replace(text_distances, points=on_device)
 
     def model(self, kept: np.ndarray) -> HyperbolicGCN:
         """An untrained model. Text points enter scaled to edges of length 1: exactly so, as c → c / s²."""
         points = torch.from_numpy(self.text.points)
-        features = lorentz.log0(points, curvature=self.text.curvature) / self.edge_length
-        curvature = min(max(self.text.curvature * self.edge_length**2, MIN_CURVATURE), MAX_CURVATURE)
+        edge_length = self.text_distances.edge_length
+        features = lorentz.log0(points, curvature=self.text.curvature) / edge_length
+        curvature = min(max(self.text.curvature * edge_length**2, MIN_CURVATURE), MAX_CURVATURE)
         with_offset = torch.zeros(len(self.tree), dtype=torch.bool)
         with_offset[kept] = True
         ancestors = torch.from_numpy(self.tree.ancestors().astype(np.int64))
@@ -130,14 +150,21 @@ class _Fit:
 
 
 class _Training:
-    """The training loop of one fit: one step is the whole graph and every pair of codes."""
+    """The training loop of one fit: one step is the whole graph and its pairs of codes, all or a sample of them."""
 
     def __init__(self, fit: _Fit, model: HyperbolicGCN, kept: np.ndarray, seed: int) -> None:
         self.fit, self.model, self.settings = fit, model, fit.settings
         self.kept = torch.from_numpy(kept).to(fit.device)
-        here = np.ix_(kept, kept)
-        self.sampler = TripletSampler(fit.tree.distance()[here], fit.excluded[here], fit.settings, seed)
-        self.pairs = Pairs.of(fit.tree, fit.text_distance, kept, fit.device)
+        self.sampler = TripletSampler(fit.tree, kept, fit.excluded, fit.settings, seed, fit.held_out)
+        self.pairs = Pairs(
+            fit.tree,
+            fit.text_distances,
+            kept,
+            fit.device,
+            pairs_per_step=fit.settings.pairs_per_step,
+            seed=seed,
+            held_out=fit.held_out,
+        )
         self.level = torch.from_numpy(fit.tree.level[kept].astype(np.int64)).to(fit.device)
         given = {name: weight for name, weight in vars(fit.settings.objective).items() if weight > 0}
         self.log_variance = nn.ParameterDict(
@@ -166,13 +193,18 @@ class _Training:
                 on_epoch(len(history), history[-1])
         return history
 
-    def _distances(self) -> np.ndarray:
+    def _distances(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Distances of some codes to all as the model has them now, block by block of rows."""
         with torch.no_grad():
             self.model.eval()
-            points = self.model(self.fit.graph)[self.kept]
-            distances = lorentz.pairwise_distance(points, points, curvature=self.model.curvature)
+            points, curvature = self.model(self.fit.graph)[self.kept], self.model.curvature
             self.model.train()
-        return distances.cpu().numpy()
+
+        def rows(codes: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                return distances_between(points[codes], points, curvature=float(curvature)).cpu().numpy()
+
+        return rows
 
     def _step(self, step: int) -> dict[str, float]:
         self.optimizer.zero_grad()
@@ -210,17 +242,40 @@ class _Training:
         return values | self.pairs.backward(points, curvature, pair_weights)
 
 
-def text_distances_in_edges(text: Embeddings, tree: Tree) -> tuple[float, np.ndarray]:
-    """The text model's length of a tree edge, and its distances in that unit, (N, N) float64.
+def text_distances_in_edges(text: Embeddings, tree: Tree) -> TextDistances:
+    """The text model's distances in the unit of the tree's edges.
 
-    The length s is the one for which Σ (D / s - T)² / T over all pairs is least, 1 where there is no pair.
+    An edge is as long as the s for which Σ (D / s - T)² / T over all pairs is least, 1 where there is no pair.
     """
-    points = torch.from_numpy(text.points)
-    distance = lorentz.pairwise_distance(points, points, curvature=text.curvature).numpy()
-    steps = np.maximum(tree.tree_distance(), 1)
-    squared = (distance**2 / steps).sum()
-    scale = distance.sum() / squared if squared > 0 else 1.0
-    return 1 / scale, distance * scale
+    points, every = torch.from_numpy(text.points), np.arange(len(tree))
+    total = squared = 0.0
+    for rows in tree.row_blocks():
+        distance = distances_between(points[rows], points, curvature=text.curvature).numpy()
+        total += distance.sum()
+        squared += (distance**2 / np.maximum(tree.tree_distance_of(rows[:, None], every), 1)).sum()
+    return TextDistances(points, text.curvature, 1 / float(total / squared) if squared > 0 else 1.0)
+
+
+def _held_out_metrics(fit: _Fit, points: np.ndarray, curvature: float) -> dict[str, float]:
+    """How distances meet the tree's over the held-out pairs alone and over all others, after refinement and before."""
+    if fit.held_out is None or not fit.held_out.any():
+        return {}
+    tree, every = fit.tree, np.arange(len(fit.tree))
+    refined = TextDistances(torch.from_numpy(points), curvature, 1.0)
+    sums = {(pairs, space): DistancesByStep() for pairs in ("held_out", "trained") for space in ("", "_text")}
+    for rows in tree.row_blocks():
+        columns = every[rows[0] :]
+        above = columns > rows[:, None]
+        steps, held_out = tree.tree_distance_of(rows[:, None], columns), fit.held_out[rows, rows[0] :]
+        for space, distances in (("", refined), ("_text", fit.text_distances)):
+            distance = distances.between(rows, columns).cpu().numpy()
+            for pairs, chosen in (("held_out", above & held_out), ("trained", above & ~held_out)):
+                sums[pairs, space].add(steps[chosen], distance[chosen])
+    metrics = {"held_out_pairs": float(sums["held_out", ""].count.sum())}
+    for (pairs, space), found in sums.items():
+        metrics[f"{pairs}_pairs_correlation{space}"] = found.correlation()
+        metrics[f"{pairs}_pairs_stress{space}"] = found.stress()
+    return metrics
 
 
 def _generalisation(fit: _Fit, seed: int) -> dict[str, float]:
@@ -261,5 +316,8 @@ def parent_retrieval(points: np.ndarray, curvature: float, tree: Tree, codes: np
         return math.nan
     above = np.flatnonzero(tree.level == tree.level[codes[0]] - 1)
     x = torch.from_numpy(points)
-    nearest = lorentz.pairwise_distance(x[codes], x[above], curvature=curvature).argmin(dim=1).numpy()
+    blocks = np.array_split(codes, -(-len(codes) * len(above) // BLOCK_ENTRIES))
+    nearest = np.concatenate(
+        [lorentz.pairwise_distance(x[rows], x[above], curvature=curvature).argmin(dim=1).numpy() for rows in blocks]
+    )
     return float((above[nearest] == tree.parent[codes]).mean())

@@ -1,4 +1,7 @@
-"""What the cells of the workbooks mean: descriptions, examples, exclusions and index entries as clean text."""
+"""What the cells of the workbooks mean: descriptions, examples, exclusions and index entries as clean text.
+
+An entry is unseen if its split is not `train`: it reaches no text but those in which Census itself says it again.
+"""
 
 import hashlib
 import re
@@ -10,7 +13,7 @@ from naics_pipeline.errors import SourceError
 from naics_pipeline.taxonomy.census import Workbooks
 from naics_pipeline.taxonomy.tree import MERGED_SECTORS, Tree
 
-TRAIN, HELD_OUT = "train", "held_out"
+TRAIN, VALIDATION, HELD_OUT = "train", "validation", "held_out"
 
 # Spelled out instead of \W, of which Python and polars have different notions: ASCII, Latin-1 and general punctuation.
 _NOT_WORDS = r"(?:[^a-z0-9\u0080-\U0010ffff]|[\u0080-\u00bf\u2000-\u206f])+"
@@ -24,6 +27,49 @@ _SECTOR_LIST = r"\b[Ss]ectors?\s+\d{2}(?:-\d{2})?\b(?:(?:,|,?\s+and|,?\s+or)\s+\
 # With what may cling to a number and makes it something else than a code: $5, 1,000, 2.5, 220-volt.
 _NUMBER = r"\$?\d+(?:,\d{3}\b)*(?:\.\d+)?(?:-\w+)?"
 _ACTIVITY = r"^(?:Establishments primarily engaged in )?(.+?)(?:,|--|\u2014)?\s*\b(?:is|are) classified\b"
+
+# Titles inside a sentence: capital letters, and the small words between them.
+_TITLE = r"(?:(?:[A-Z(][\w,'’().-]*|and|of|for|to|the|or|except|in),? )+?"
+_CODE_NOUN = r"(?:industry group|industry|industries|subsector|sector)"
+_ABBREVIATION = r"\b(St|Dr|Mr|Mrs|No|Nos|Inc|vs)\. "
+# A full stop ends a sentence after two letters or a bracket, so that those of U.S. and e.g. do not.
+_SENTENCE_END = r"((?:[\w%][\w)\"”]|[)\"”])\.|\bU\.S\.) +((?:[A-Z][^.]|\(\d))"
+_LIST_NUMBER = r"[\s:;,]*\(\d+\)\s*"
+_LIST_LEAD = (
+    r"\s*(?:(?:\b(?:may )?(?:do|perform|provide) )?"
+    r"(?:\b(?:one|any|all|either)(?: or more| or both)? of )?\bthe following\b.*|\beither|:)\s*$"
+)
+_LIST_END = r"[\s;,.:]*(?:\b(?:and/or|and|or))?[\s;,.:]*$"
+_OPENINGS = (
+    rf"^(?:This|The {_TITLE})\s?(?:U\.S\. |NAICS )?{_CODE_NOUN} (?:also |generally )?"
+    r"(?:comprises|consists of|includes|covers|groups|gathers):?(?: |$)",
+    rf"^(?:The )?[Ee]stablishments (?:in|of) (?:this|these|the {_TITLE})\s?(?:U\.S\. |NAICS )?{_CODE_NOUN} ",
+    rf"^(?:The )?[Ii]ndustries (?:in|of) the {_TITLE}\s?{_CODE_NOUN} (?:groups? |includes? |comprises? )?",
+    rf"^(?:Also included|Included)(?: in this {_CODE_NOUN})? (?:are|is):?(?: |$)",
+    r"^(?:Examples of products made|Processes used|Services included|Activities performed)(?: (?:by|in) [^,.;:]*?)? "
+    r"(?:include|are):? ",
+    r"^These establishments ",
+    r"^(?:also )?(?:government )?establishments(?: that are| which are)? (?:generally |commonly |also |often )?"
+    r"(?:(?:primarily |mainly |exclusively )?engaged in|known as|referred to as|of|that):?(?: |$)",
+    r"^are (?:primarily |mainly )?engaged in:?(?: |$)",
+    r"^(?:may|can|also|often|generally|typically|usually|primarily)(?: also| generally| often| primarily)? ",
+)
+_CLOSINGS = {
+    rf"^E(stablishments .*?),? (?:are|is) (?:also )?included in this {_CODE_NOUN}$": "e$1",
+    rf",? (?:are|is) (?:also )?included(?: in this {_CODE_NOUN})?$": "",
+}
+# Of other codes and of the classification itself; hanging on what was said before; what is not done or merely is.
+_UNFIT = (
+    rf"(?i:\bclassif|\bNAICS\b|\bnot included\b|\bexclud|\b{_CODE_NOUN}s? \d|\bindustry groups?\b|\bsubsectors?\b"
+    rf"|\b(?:this|these|the|each|other|two|three|four|all|separate)(?: \S+){{0,6}} {_CODE_NOUN}\b|^industries\b"
+    r"|\b(?:two|three|four) (?:main |distinct |basic )?\S+ ?(?:types|groups|processes)\b|\btypes? of establishments\b"
+    r"|\bthese (?:activit|goods|items|materials|process|product|service|support|\w+ activit))"
+    r"|^(?i:(?:However|Therefore|Thus|Hence|Consequently|Conversely|Instead|Similarly|Likewise|Moreover|Furthermore"
+    r"|Although|Though|While|Because|Since|If|When|Nevertheless|In (?:contrast|addition|general)|By exception|Due to"
+    r"|For (?:instance|example)|As a result|Such|They|Their|It|Its|This|These|Those|That|Both|Others?|Some|Many|Most"
+    r"|(?:either )?(?:be|are|is|has|have|do not|does not|include))\b)"
+    r"|^(?:The|A|An|There|In|Generally|Usually)\b"
+)
 
 
 def normalise(text: str) -> str:
@@ -40,17 +86,22 @@ def _collapsed(column: str) -> pl.Expr:
     return pl.col(column).str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def index_entries(books: Workbooks, held_out_fraction: float) -> pl.DataFrame:
+def index_entries(books: Workbooks, held_out_fraction: float, validation_fraction: float) -> pl.DataFrame:
     """A row per index entry, in file order: code, entry, split.
 
     The split of an entry hangs on nothing but its code and words, so that it stays when others come and go.
     """
     frame = books.index.select("code", _collapsed("entry")).unique(maintain_order=True)
-    limit = round(100 * held_out_fraction, 6)
     keys = frame.select(pl.concat_str("code", "entry", separator="|")).to_series()
     parts = [int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 100 for key in keys]
-    held_out = pl.Series(parts, dtype=pl.Int64) < limit
-    return frame.with_columns(split=pl.when(held_out).then(pl.lit(HELD_OUT)).otherwise(pl.lit(TRAIN)))
+    percent = pl.lit(pl.Series(parts, dtype=pl.Int64))
+    return frame.with_columns(
+        split=pl.when(percent < round(100 * held_out_fraction, 6))
+        .then(pl.lit(HELD_OUT))
+        .when(percent < round(100 * (held_out_fraction + validation_fraction), 6))
+        .then(pl.lit(VALIDATION))
+        .otherwise(pl.lit(TRAIN))
+    )
 
 
 def descriptions(books: Workbooks, entries: pl.DataFrame) -> pl.DataFrame:
@@ -58,7 +109,7 @@ def descriptions(books: Workbooks, entries: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         books: the source.
-        entries: as `index_entries` gives them; the held-out ones get into no text.
+        entries: as `index_entries` gives them; the unseen ones get into no text.
     Raises:
         SourceError: a code has no description and none to take over.
     """
@@ -173,27 +224,51 @@ def _donors(own: np.ndarray, links: pl.DataFrame, tree: Tree, origin: str) -> np
 
 
 def _examples(paragraphs: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
-    """code, examples: the training entries of a code, else its illustrative list, neither with a held-out entry."""
+    """code, examples: the training entries of a code, else its illustrative list, neither with an unseen entry."""
     listed = paragraphs.filter(pl.col("kind") == "example").select("code", entry="paragraph")
     indexed = entries.filter(pl.col("split") == TRAIN).select("code", "entry")
     both = pl.concat([indexed.with_columns(source=0), listed.with_columns(source=1)])
     return (
-        _without_held_out(both, "entry", entries)
+        without_unseen(both, "entry", entries)
         .filter(pl.col("source") == pl.col("source").min().over("code"))
         .unique(["code", "entry"], maintain_order=True)
         .group_by("code", maintain_order=True)
-        .agg(pl.col("entry").str.join("; ").alias("examples"))
+        .agg(pl.col("entry").alias("examples"))
     )
 
 
-def _without_held_out(frame: pl.DataFrame, column: str, entries: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose text does not equal a held-out entry of any code, case and punctuation aside."""
-    held_out = entries.filter(pl.col("split") == HELD_OUT).select(normalised("entry").alias("_key"))
+def _unseen_keys(entries: pl.DataFrame) -> pl.Series:
+    return entries.filter(pl.col("split") != TRAIN).select(normalised("entry").unique()).to_series()
+
+
+def without_unseen(frame: pl.DataFrame, column: str, entries: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose text does not equal an unseen entry of any code, case and punctuation aside."""
+    return frame.filter(~normalised(column).is_in(_unseen_keys(entries).implode()).fill_null(False))
+
+
+def unseen_within(frame: pl.DataFrame, column: str, entries: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose text holds an unseen entry of any code word for word, once for each, which is the column `key`.
+
+    Equality is the case of nothing around it.
+    """
+    # With a space on either side of both, a match begins and ends where words do.
+    patterns = (" " + _unseen_keys(entries) + " ").implode()
+    found = pl.concat_str(pl.lit(" "), normalised(column), pl.lit(" ")).str.extract_many(patterns, overlapping=True)
     return (
-        frame.with_columns(_key=normalised(column))
-        .join(held_out, on="_key", how="anti", maintain_order="left")
-        .drop("_key")
+        frame.with_columns(key=found.list.unique(maintain_order=True))
+        .explode("key", empty_as_null=True)
+        .drop_nulls("key")
+        .with_columns(pl.col("key").str.strip_chars())
     )
+
+
+def repeated_entries(descriptions: pl.DataFrame, entries: pl.DataFrame) -> pl.Series:
+    """(E,) bool: which unseen entries equal a title, or stand inside a description word for word, of any code."""
+    titles = descriptions.select(normalised("title").alias("key"))
+    described = unseen_within(descriptions, "description", entries).select("key")
+    keys = pl.concat([titles, described])["key"].unique()
+    repeated = (pl.col("split") != TRAIN) & normalised("entry").is_in(keys.implode())
+    return entries.select(repeated.alias("repeated")).to_series()
 
 
 def _statements(books: Workbooks, known: pl.Series) -> pl.DataFrame:
@@ -218,11 +293,11 @@ def _cited(column: str, known: pl.Series) -> pl.Expr:
 def _exclusions(books: Workbooks, paragraphs: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
     """code, excluded, excluded_codes, from the cross-references and from what a sector says of itself.
 
-    A statement whose activity is a held-out entry is cited all the same, but its words are left out.
+    A statement whose activity is an unseen entry is cited all the same, but its words are left out.
     """
     said = paragraphs.filter(pl.col("kind") == "exclusion").select("code", "cited", statement="paragraph")
     statements = pl.concat([_statements(books, books.codes["code"]), said], how="diagonal")
-    texts = _without_held_out(statements, "phrase", entries)
+    texts = without_unseen(statements, "phrase", entries)
     texts = texts.group_by("code", maintain_order=True).agg(pl.col("statement").str.join(" ").alias("excluded"))
     cited = (
         statements.select("code", "cited")
@@ -238,7 +313,7 @@ def activity_phrases(books: Workbooks, descriptions: pl.DataFrame, entries: pl.D
     """A row per activity and code that a cross-reference statement sends it to: phrase, code, under.
 
     "Growing soybeans--are classified in Industry 111110" under 111120 gives ("Growing soybeans", "111110", "111120").
-    A phrase that equals a held-out entry is left out.
+    A phrase that equals an unseen entry is left out.
     """
     phrases = (
         _statements(books, descriptions["code"])
@@ -248,4 +323,68 @@ def activity_phrases(books: Workbooks, descriptions: pl.DataFrame, entries: pl.D
         .filter(pl.col("code") != pl.col("under"))
         .unique(maintain_order=True)
     )
-    return _without_held_out(phrases, "phrase", entries)
+    return without_unseen(phrases, "phrase", entries)
+
+
+def excluded_phrases(descriptions: pl.DataFrame) -> pl.DataFrame:
+    """code, phrase: the activities in `excluded`, as they are found again among the joined statements."""
+    sentences = _sentences(descriptions.drop_nulls("excluded"), "excluded")
+    return sentences.select("code", phrase=pl.col("sentence").str.extract(_ACTIVITY)).drop_nulls("phrase")
+
+
+def _sentences(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """code, sentence: a row per sentence of a text, without its full stop."""
+    ends = pl.col(column).str.replace_all(_ABBREVIATION, "$1.\u00a0").str.replace_all(_SENTENCE_END, "$1\n$2")
+    return (
+        frame.select("code", sentence=ends.str.split("\n"))
+        .explode("sentence")
+        .with_columns(pl.col("sentence").str.replace_all("\u00a0", " ", literal=True).str.strip_suffix("."))
+    )
+
+
+def description_sentences(descriptions: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
+    """A row per sentence, or part of a numbered list, of a code's own description: code, sentence.
+
+    "This industry comprises establishments primarily engaged in (1) growing soybeans or (2) drying them." gives
+    "growing soybeans". Left out is what has fewer than three words, holds an unseen entry word for word, speaks of
+    other codes or hangs on the sentence before it. What several codes say goes to the deepest of them if the others
+    lie above it, else to none: as a query it would have no one answer.
+    """
+    own = descriptions.filter(pl.col("code") == pl.col("description_from"))
+    is_list = pl.col("parts").list.len() > 1
+    # Sectors and subsectors also tell of much else.
+    opened = pl.any_horizontal(pl.col("sentence").str.contains(opening) for opening in _OPENINGS)
+    said = (
+        _sentences(own, "description")
+        .with_columns(parts=pl.col("sentence").str.replace_all(_LIST_NUMBER, "\n").str.split("\n"))
+        .with_columns(
+            lead=pl.when(is_list).then(_activity(pl.col("parts").list.first()).str.replace(_LIST_LEAD, "")),
+            parts=pl.when(is_list).then(pl.col("parts").list.slice(1)).otherwise("parts"),
+            about_code=(pl.col("code").str.len_chars() > 3) | opened,
+        )
+        .explode("parts")
+        .select("code", "about_code", "lead", activity=_activity(pl.col("parts")).str.replace(_LIST_END, ""))
+        .select("code", "about_code", sentence=pl.concat_str("lead", "activity", separator=" ", ignore_nulls=True))
+        .with_columns(pl.col("sentence").str.strip_chars())
+    )
+    key = normalised("sentence")
+    unfit = (key.str.count_matches(" ") < 2) | pl.col("sentence").str.contains(_UNFIT)
+    fit = (
+        said.filter("about_code", ~unfit)
+        .select("code", "sentence")
+        .unique(["code", key], keep="first", maintain_order=True)
+    )
+    fit = fit.join(unseen_within(fit, "sentence", entries), on=["code", "sentence"], how="anti", maintain_order="left")
+    deepest = pl.col("code").sort_by(pl.col("code").str.len_chars()).last().over(key)
+    others_above = deepest.str.starts_with(pl.col("code")).all().over(key)
+    return fit.filter(others_above & (pl.col("code") == deepest))
+
+
+def _activity(said: pl.Expr) -> pl.Expr:
+    """What is said of a code without the words that say of whom it is said."""
+    for closing, kept in _CLOSINGS.items():
+        said = said.str.replace(closing, kept)
+    # Twice, for one opening may hold another: "This industry also includes establishments known as".
+    for opening in (*_OPENINGS, *_OPENINGS):
+        said = said.str.replace(opening, "")
+    return said

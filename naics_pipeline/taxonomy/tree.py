@@ -1,6 +1,6 @@
 """The taxonomy as a tree: who is related to whom, and how far apart any two codes lie."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 
@@ -13,6 +13,7 @@ MERGED_SECTORS = {"32": "31", "33": "31", "45": "44", "49": "48"}
 LEVELS = (2, 3, 4, 5, 6)
 UNRELATED = 99
 UNRELATED_DISTANCE = 10.0
+BLOCK_ENTRIES = 2**23  # of a matrix over codes that is formed block by block: all of it up to 2,896 codes
 
 # By the steps up from the shallower and from the deeper code to their lowest common ancestor.
 RELATIONS: dict[tuple[int, int], tuple[int, str]] = {
@@ -110,6 +111,7 @@ class Tree:
             )
         return found
 
+    @_cached
     def ancestors(self) -> np.ndarray:
         """(N, 5) int32: index of the ancestor, or the code itself, at levels 2 to 6; -1 below the code's own level."""
         table = np.full((len(self), len(LEVELS)), -1, dtype=np.int32)
@@ -123,39 +125,66 @@ class Tree:
     @_cached
     def lca_depth(self) -> np.ndarray:
         """(N, N) uint8: depth of the lowest common ancestor; 0 root (other sector), 1 sector, ... 5 six digits."""
-        depth = np.zeros((len(self), len(self)), dtype=np.uint8)
-        for column in self.ancestors().T:
-            depth += (column[:, None] == column[None, :]) & (column >= 0)[:, None]
-        return depth
+        return self.lca_depth_of(*self._all_pairs())
 
     @_cached
     def tree_distance(self) -> np.ndarray:
         """(N, N) uint8: edges on the path between two codes, over the root where the sectors differ (2 to 10)."""
-        depth = (self.level - 1).astype(np.uint8)
-        return depth[:, None] + depth[None, :] - 2 * self.lca_depth()
+        return self.tree_distance_of(*self._all_pairs())
 
     @_cached
     def distance(self) -> np.ndarray:
         """(N, N) float32: tree_distance, half a step less along a line of descent; 10 across sectors, 0 for itself."""
-        lca = self.lca_depth()
-        depth = (self.level - 1).astype(np.uint8)
-        distance = self.tree_distance().astype(np.float32)
-        distance[np.minimum(depth[:, None], depth[None, :]) == lca] -= 0.5
-        distance[lca == 0] = UNRELATED_DISTANCE
-        np.fill_diagonal(distance, 0)
-        return distance
+        return self.half_steps_of(*self._all_pairs()) / np.float32(2)
 
     @_cached
     def relation_id(self) -> np.ndarray:
         """(N, N) uint8: keys of RELATION_NAMES, symmetric; 0 for a code and itself."""
+        return self.relation_id_of(*self._all_pairs())
+
+    def lca_depth_of(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """`lca_depth` of the codes `first` and `second`: indices that broadcast against each other."""
+        depth = np.zeros(np.broadcast_shapes(first.shape, second.shape), dtype=np.uint8)
+        for column in self.ancestors().T:
+            # Below its own level a code has an ancestor that nobody shares.
+            depth += np.where(column < 0, -2, column)[first] == column[second]
+        return depth
+
+    def tree_distance_of(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """`tree_distance` of the codes `first` and `second`: indices that broadcast against each other."""
+        depth = (self.level - 1).astype(np.uint8)
+        return depth[first] + depth[second] - 2 * self.lca_depth_of(first, second)
+
+    def half_steps_of(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Twice the `distance` of the codes `first` and `second` (indices that broadcast), uint8."""
+        lca = self.lca_depth_of(first, second)
+        depth = (self.level - 1).astype(np.uint8)
+        steps = 2 * (depth[first] + depth[second] - 2 * lca)
+        steps -= np.minimum(depth[first], depth[second]) == lca
+        steps[lca == 0] = round(2 * UNRELATED_DISTANCE)
+        steps[np.broadcast_to(first == second, steps.shape)] = 0
+        return steps
+
+    def relation_id_of(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """`relation_id` of the codes `first` and `second`: indices that broadcast against each other."""
         table = np.zeros((5, 5), dtype=np.uint8)
         for (shallow, deep), (identity, _) in RELATIONS.items():
             table[shallow, deep] = table[deep, shallow] = identity
-        lca = self.lca_depth()
+        lca = self.lca_depth_of(first, second)
         depth = (self.level - 1).astype(np.uint8)
         related = lca > 0
-        steps = np.where(related, depth[:, None] - lca, 0)
-        return np.where(related, table[steps, steps.T], np.uint8(UNRELATED))
+        above, below = (np.where(related, depth[side] - lca, 0) for side in (first, second))
+        return np.where(related, table[above, below], np.uint8(UNRELATED))
+
+    def _all_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        every = np.arange(len(self))
+        return every[:, None], every[None, :]
+
+    def row_blocks(self, entries: int = BLOCK_ENTRIES) -> Iterator[np.ndarray]:
+        """The codes in turn, as many as make a matrix of (codes, N) with about so many entries."""
+        size = max(1, entries // len(self))
+        for start in range(0, len(self), size):
+            yield np.arange(start, min(start + size, len(self)))
 
 
 def _refuse_bad_codes(ordered: list[str], index: dict[str, int]) -> None:
@@ -180,6 +209,23 @@ def excluded_matrix(descriptions: pl.DataFrame, tree: Tree) -> np.ndarray:
     matrix = np.zeros((len(tree), len(tree)), dtype=np.bool_)
     matrix[tree.position(cited["code"]), tree.position(cited["excluded_codes"])] = True
     return matrix | matrix.T
+
+
+def held_out_pairs(tree: Tree, fraction: float) -> np.ndarray:
+    """(N, N) bool, symmetric: pairs kept for validation, chosen by a hash of the two codes alone.
+
+    A pair stays on its side when the taxonomy around it changes. Mixing: SplitMix64, Steele et al. (2014).
+    """
+    number, limit = tree.codes.astype(np.uint64), np.uint64(round(fraction * 10_000))
+    held_out = np.empty((len(tree), len(tree)), dtype=np.bool_)
+    for rows in tree.row_blocks():
+        own = number[rows, None]
+        key = np.minimum(own, number) * np.uint64(1_000_000) + np.maximum(own, number)
+        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        key ^= key >> np.uint64(31)
+        held_out[rows] = key % np.uint64(10_000) < limit
+    return held_out
 
 
 def relations(descriptions: pl.DataFrame) -> pl.DataFrame:

@@ -8,13 +8,15 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from naics_pipeline.errors import SettingsError
-from naics_pipeline.settings import Section
+from naics_pipeline.settings import Objective, Section
 
 EASIEST, HARDEST = 1, 8
 
 # A single level or bucket may stand without brackets.
 Several = BeforeValidator(lambda value: value if isinstance(value, list | tuple) else [value])
 Level = Annotated[int, Field(ge=2, le=6)]
+Weight = Annotated[float | None, Field(ge=0, description="of the term, in place of the profile's")]
+WEIGHTS = ("contrastive", "query", "hierarchy", "radius", "balance")
 Bucket = Annotated[int, Field(ge=EASIEST, le=HARDEST)]
 
 
@@ -25,29 +27,58 @@ class Stage(Section):
     after: str | None = Field(
         None, description="the stage whose checkpoint this one starts from; null: the file before"
     )
-    positive_levels: Annotated[tuple[Level, ...], Several] = Field(min_length=1)
+    contrastive: Weight = None
+    query: Weight = None
+    hierarchy: Weight = None
+    radius: Weight = None
+    balance: Weight = None
+    adapter_rate: float | None = Field(
+        None,
+        ge=0,
+        description="in place of the profile's; 0: adapters stay, each text is read once for the whole stage",
+    )
+    positive_levels: Annotated[tuple[Level, ...], Several] = ()
     positive_distance_min: float | None = Field(None, ge=0)
     positive_distance_max: float | None = Field(None, gt=0)
     positive_relations: tuple[str, ...] | None = Field(None, description="names of relations; null: all")
     max_positives: int | None = Field(None, ge=1, description="per anchor and epoch; null: all")
-    difficulty_buckets: Annotated[tuple[Bucket, ...], Several] = Field(min_length=1)
-    bucket_percentages: dict[Bucket, Annotated[float, Field(ge=0, le=1)]]
+    difficulty_buckets: Annotated[tuple[Bucket, ...], Several] = ()
+    bucket_percentages: dict[Bucket, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     k_negatives: int = Field(16, ge=1)
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Stage":
+        if self.draws_pairs:
+            for key in ("positive_levels", "difficulty_buckets"):
+                if not getattr(self, key):
+                    raise ValueError(
+                        f"{key} is missing, and the stage compares codes: give it, or contrastive: 0 and hierarchy: 0"
+                    )
+            self._check_shares()
+        low, high = self.positive_distance_min, self.positive_distance_max
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"positive_distance_min {low} is above positive_distance_max {high}")
+        return self
+
+    def _check_shares(self) -> None:
         strangers = sorted(set(self.bucket_percentages) - set(self.difficulty_buckets))
         if strangers:
             raise ValueError(f"bucket_percentages names bucket {strangers[0]}, which is not in difficulty_buckets")
         total = sum(self.bucket_percentages.values())
         if abs(total - 1) > 1e-6:
             raise ValueError(f"bucket_percentages sum to {total:g}, not to 1")
-        low, high = self.positive_distance_min, self.positive_distance_max
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"positive_distance_min {low} is above positive_distance_max {high}")
-        return self
+
+    @property
+    def draws_pairs(self) -> bool:
+        """Whether the file leaves any weight to the terms that compare codes with one another."""
+        return self.contrastive != 0 or self.hierarchy != 0
+
+    def weigh(self, objective: Objective) -> Objective:
+        """The objective with the weights that the file gives in place of the profile's."""
+        given = {name: value for name in WEIGHTS if (value := getattr(self, name)) is not None}
+        return objective.model_copy(update=given)
 
     @property
     def quotas(self) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """Embedding files: one row per code, or per text of a known code, with its point; the geometry in the metadata."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.storage import replacing
+
+_COLUMNS = ("index", "level", "code", "point")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Embeddings:
         points: (N, d + 1) float64 on the hyperboloid, time coordinate first; (N, d) where geometry is euclidean.
         curvature: c > 0 of a space with sectional curvature -c.
         metadata: what else the file says of its origin (stage, run_id).
+        columns: N rows of what else is known of each code or text (split, kind, text, ...); none by default.
     """
 
     codes: np.ndarray
@@ -28,15 +31,29 @@ class Embeddings:
     curvature: float = 1.0
     geometry: str = "lorentz"
     metadata: dict[str, str] = field(default_factory=dict)
+    columns: pl.DataFrame = field(default_factory=pl.DataFrame)
+
+    def __post_init__(self) -> None:
+        if self.columns.width and self.columns.height != len(self.codes):
+            raise ModelError(
+                f"{len(self.codes)} points with {self.columns.height} rows of {', '.join(self.columns.columns)}: "
+                "give one row for each point."
+            )
 
     @property
     def level(self) -> np.ndarray:
         """(N,) int8, the number of digits of each code."""
         return np.char.str_len(self.codes.astype(str)).astype(np.int8)
 
+    def at(self, rows: np.ndarray) -> "Embeddings":
+        """Some of the points with what is known of them: positions, or (N,) booleans."""
+        rows = np.arange(len(self.codes))[rows]
+        columns = self.columns[rows] if self.columns.width else self.columns
+        return replace(self, codes=self.codes[rows], points=self.points[rows], columns=columns)
+
     def frame(self) -> pl.DataFrame:
-        """The rows of the file: index, level, code, point."""
-        return pl.DataFrame(
+        """The rows of the file: index, level, code, point, and the further columns."""
+        points = pl.DataFrame(
             {
                 "index": pl.Series(np.arange(len(self.codes)), dtype=pl.UInt32),
                 "level": pl.Series(self.level, dtype=pl.UInt8),
@@ -44,6 +61,7 @@ class Embeddings:
                 "point": pl.Series(self.points, dtype=pl.Array(pl.Float64, self.points.shape[1])),
             }
         )
+        return points.hstack(self.columns) if self.columns.width else points
 
 
 def write_embeddings(embeddings: Embeddings, path: Path) -> None:
@@ -89,4 +107,10 @@ def read_embeddings(path: Path) -> Embeddings:
         curvature=float(metadata.pop("curvature", 1.0)),
         geometry=metadata.pop("geometry", "lorentz"),
         metadata={key: value for key, value in metadata.items() if not key.startswith("ARROW")},
+        columns=_further_columns(table),
     )
+
+
+def _further_columns(table: pa.Table) -> pl.DataFrame:
+    names = [name for name in table.column_names if name not in _COLUMNS]
+    return pl.DataFrame(pl.from_arrow(table.select(names))) if names else pl.DataFrame()

@@ -1,6 +1,6 @@
 """A trained text model at work: codes and free text to points."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,11 @@ from torch import Tensor
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Settings
 from naics_pipeline.text_model.base import load_tokenizer, locate
+from naics_pipeline.text_model.checkpoints import load_weights, read_checkpoint
 from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.embeddings import Embeddings
-from naics_pipeline.text_model.module import TextModel
-from naics_pipeline.text_model.tokens import CHANNELS, Ragged, tokenize
-from naics_pipeline.text_model.training import load_weights, read_checkpoint
+from naics_pipeline.text_model.model import CodeVectors, TextModel
+from naics_pipeline.text_model.tokens import CHANNELS, code_tokens, tokenize
 
 
 class TextEmbedder:
@@ -28,8 +28,7 @@ class TextEmbedder:
     def __init__(self, model: TextModel, settings: Settings, stage: str, device: torch.device) -> None:
         self.model = model.to(device).eval()
         self.settings, self.stage = settings, stage
-        self.base = locate(settings.model.base, settings.model.base_sha256)
-        self.tokenizer = load_tokenizer(self.base)
+        self.tokenizer = load_tokenizer(locate(settings.model.base, settings.model.base_sha256))
 
     @classmethod
     def load(cls, checkpoint: Path, accelerator: str = "auto") -> "TextEmbedder":
@@ -49,44 +48,57 @@ class TextEmbedder:
         return float(self.model.fusion.curvature)
 
     @torch.inference_mode()
-    def embed_codes(self, descriptions: pl.DataFrame, channels: Mapping[str, Ragged] | None = None) -> Embeddings:
-        """Points of every code, from its four texts.
+    def embed_codes(self, descriptions: pl.DataFrame) -> Embeddings:
+        """Points of every code, from its texts."""
+        cache = code_tokens(self.tokenizer, descriptions, self.settings.tokens)
+        lengths = {name: ragged.lengths for name, ragged in cache.channels.items()}
+        lengths["examples"] = np.bincount(cache.example_code, minlength=descriptions.height)
+        present = np.stack([lengths[name] > 0 for name in CHANNELS], axis=1)
+        titles = cache.channels["title"]
+        vectors = self.model.code_vectors(titles, cache.examples, cache.example_code, cache.channels, present)
+        return self.codes(descriptions["code"].to_numpy().astype(str), vectors)
+
+    def embed_rows(self, rows: pl.DataFrame) -> Embeddings:
+        """Points of texts, with what the frame says of each.
 
         Args:
-            channels: their tokens or hidden states, as training had them; without it they are computed.
+            rows: columns text and code, the one that a text belongs to ("" where none is known), and any others.
         """
-        limits = self.settings.tokens
-        channels = channels or {
-            name: tokenize(self.tokenizer, descriptions[name].to_list(), getattr(limits, name)) for name in CHANNELS
-        }
-        rows = np.arange(descriptions.height)
-        vectors = self.model.channel_vectors(channels, rows)
-        present = np.stack([channels[name].lengths > 0 for name in CHANNELS], axis=1)
-        points, _ = self.model.fusion(vectors, torch.from_numpy(present).to(vectors.device))
-        return Embeddings(
-            codes=descriptions["code"].to_numpy().astype(str),
-            points=self._export(points),
-            curvature=self.curvature,
-            geometry=self.settings.model.geometry,
-            metadata={"stage": self.stage},
-        )
-
-    def embed_entries(self, entries: pl.DataFrame) -> Embeddings:
-        """Points of index entries (code, entry), each with the code that it belongs to."""
-        return Embeddings(
-            codes=entries["code"].to_numpy().astype(str),
-            points=self.embed_texts(entries["entry"].to_list()),
-            curvature=self.curvature,
-            geometry=self.settings.model.geometry,
-            metadata={"stage": self.stage},
-        )
+        return self.texts(rows["code"].to_numpy().astype(str), self._vectors(rows["text"].to_list()), rows.drop("code"))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Points of free texts, (n, d + 1) float64; each is read as a title, the other channels as absent."""
-        ragged = tokenize(self.tokenizer, list(texts), self.settings.tokens.query)
-        points, _ = self.model.query_points(self.model.query_vectors(ragged, np.arange(len(ragged))))
-        return self._export(points)
+        return self._export(self.model.text_points(self._vectors(texts))[0])
+
+    @torch.inference_mode()
+    def codes(self, codes: np.ndarray, vectors: CodeVectors) -> Embeddings:
+        """Points of codes whose texts have been read."""
+        points, _ = self.model.fusion(vectors.channels, vectors.present)
+        return self._embeddings(codes, points, pl.DataFrame())
+
+    @torch.inference_mode()
+    def texts(self, codes: np.ndarray, vectors: Tensor, columns: pl.DataFrame) -> Embeddings:
+        """Points of texts that have been read, each with the code that it belongs to.
+
+        Args:
+            columns: what else is known of each text.
+        """
+        return self._embeddings(codes, self.model.text_points(vectors)[0], columns)
+
+    @torch.inference_mode()
+    def _vectors(self, texts: Sequence[str]) -> Tensor:
+        return self.model.read_short(tokenize(self.tokenizer, list(texts), self.settings.tokens.short))
+
+    def _embeddings(self, codes: np.ndarray, points: Tensor, columns: pl.DataFrame) -> Embeddings:
+        return Embeddings(
+            codes=codes,
+            points=self._export(points),
+            curvature=self.curvature,
+            geometry=self.settings.model.geometry,
+            metadata={"stage": self.stage},
+            columns=columns,
+        )
 
     def _export(self, points: Tensor) -> np.ndarray:
         exact = points.cpu().double()

@@ -7,6 +7,7 @@ import numpy as np
 
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.taxonomy.tree import RELATION_NAMES, Tree
+from naics_pipeline.taxonomy.tree import held_out_pairs as held_out_pairs
 from naics_pipeline.taxonomy.triplets import hardness
 from naics_pipeline.text_model.curriculum import EASIEST, HARDEST, Stage
 
@@ -25,20 +26,6 @@ class Pairs:
     positive: np.ndarray
     negative: np.ndarray
     hardness: np.ndarray
-
-
-def held_out_pairs(tree: Tree, fraction: float) -> np.ndarray:
-    """(N, N) bool, symmetric: pairs kept for validation, chosen by a hash of the two codes alone.
-
-    A pair stays on its side when the taxonomy around it changes. Mixing: SplitMix64, Steele et al. (2014).
-    """
-    number = tree.codes.astype(np.uint64)
-    low, high = np.minimum(number[:, None], number), np.maximum(number[:, None], number)
-    key = low * np.uint64(1_000_000) + high
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    key ^= key >> np.uint64(31)
-    return key % np.uint64(10_000) < np.uint64(round(fraction * 10_000))
 
 
 def pair_mask(stage: Stage, tree: Tree) -> np.ndarray:
@@ -74,15 +61,15 @@ def pair_mask(stage: Stage, tree: Tree) -> np.ndarray:
 
 
 def draw_pairs(
-    allowed: np.ndarray, max_positives: int | None, limit: int | None, generator: np.random.Generator
+    allowed: np.ndarray, max_positives: int | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(anchor, positive) indices of an epoch in random order: `max_positives` an anchor, `limit` in all, at most."""
+    """(anchor, positive) indices of an epoch in random order, at most `max_positives` an anchor."""
     anchor, positive = np.nonzero(allowed)
     order = np.lexsort((generator.random(len(anchor)), anchor))
     anchor, positive = anchor[order], positive[order]
     first = np.searchsorted(anchor, anchor)
     kept = np.arange(len(anchor)) - first < (max_positives or len(anchor))
-    order = generator.permutation(np.flatnonzero(kept))[:limit]
+    order = generator.permutation(np.flatnonzero(kept))
     return anchor[order], positive[order]
 
 
@@ -92,12 +79,18 @@ class NegativeSampler:
     A bucket that is short falls back to the next easier one that has codes to spare, then to any harder one; within K a
     negative repeats only where the taxonomy has fewer than K.
 
+    Args:
+        held_out: (N, N) bool, pairs that are never drawn.
+
     Attributes:
         quotas: bucket to the number of negatives it should give.
         drawn, short: negatives really drawn by bucket, and how many a bucket fell short of its quota, so far.
     """
 
-    def __init__(self, tree: Tree, excluded: np.ndarray, quotas: dict[int, int]) -> None:
+    def __init__(
+        self, tree: Tree, excluded: np.ndarray, quotas: dict[int, int], held_out: np.ndarray | None = None
+    ) -> None:
+        self.held_out = held_out
         self.distance = tree.distance()
         self.excluded = excluded
         self.quotas = quotas
@@ -109,6 +102,8 @@ class NegativeSampler:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Negatives of B pairs: their indices and their buckets, both (B, K)."""
         grade = hardness(self.distance[anchor, positive][:, None], self.distance[anchor], self.excluded[anchor])
+        if self.held_out is not None:
+            grade = np.where(self.held_out[anchor], np.uint8(0), grade)
         counts = np.stack([(grade == bucket).sum(axis=1) for bucket in range(HARDEST + 1)], axis=1)
         taken = self._allocate(counts)
         # Codes sorted by bucket, at random inside one: a bucket's share is then a run from its start.
@@ -155,16 +150,10 @@ class NegativeSampler:
 
 
 def epoch_batches(
-    stage: Stage,
-    allowed: np.ndarray,
-    sampler: NegativeSampler,
-    *,
-    pairs_per_batch: int,
-    pairs_per_epoch: int | None,
-    generator: np.random.Generator,
+    stage: Stage, allowed: np.ndarray, sampler: NegativeSampler, *, pairs_per_batch: int, generator: np.random.Generator
 ) -> Iterator[Pairs]:
-    """The batches of one epoch."""
-    anchors, positives = draw_pairs(allowed, stage.max_positives, pairs_per_epoch, generator)
+    """Every pair that an epoch of the stage draws, in batches."""
+    anchors, positives = draw_pairs(allowed, stage.max_positives, generator)
     for start in range(0, len(anchors), pairs_per_batch):
         anchor, positive = anchors[start : start + pairs_per_batch], positives[start : start + pairs_per_batch]
         negative, bucket = sampler.draw(anchor, positive, generator)

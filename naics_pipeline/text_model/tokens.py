@@ -1,4 +1,4 @@
-"""Token ids of every code's four texts, kept at their own lengths and never used where they may be stale."""
+"""Token ids of every code's texts, kept at their own lengths and never used where they may be stale."""
 
 import json
 import logging
@@ -19,6 +19,9 @@ from naics_pipeline.text_model.base import load_tokenizer
 logger = logging.getLogger(__name__)
 
 CHANNELS = ("title", "description", "examples", "excluded")
+LONG_CHANNELS = ("description", "excluded")
+SHORT = "short"
+"""The adapter that reads titles, examples and free text: all that is as short as a phrase."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,22 @@ class Ragged:
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         return cls(np.fromiter((value for row in rows for value in row), np.int32, offsets[-1]), offsets)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """The rows of several, one after another."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        values = np.concatenate([part.values for part in parts])
+        return cls(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def taken(self, rows: np.ndarray) -> "Ragged":
+        """Chosen rows alone."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Ragged(self.values[np.repeat(self.offsets[rows], lengths) + inside], offsets)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -57,14 +74,22 @@ class Ragged:
 
 @dataclass(frozen=True)
 class TokenCache:
-    """Token ids by channel, each with one row per code in the order of descriptions."""
+    """Token ids of N codes, in the order of descriptions.
+
+    Attributes:
+        channels: title, description and excluded, a row per code.
+        examples: a row per example, those of a code one after another.
+        example_code: (E,) int64, index of the code that each example belongs to.
+    """
 
     channels: dict[str, Ragged]
+    examples: Ragged
+    example_code: np.ndarray
 
-    @property
-    def present(self) -> np.ndarray:
-        """(codes, 4) bool: which channels of a code have a text."""
-        return np.stack([self.channels[name].lengths > 0 for name in CHANNELS], axis=1)
+    def token_counts(self) -> dict[str, int]:
+        """Tokens by channel."""
+        ragged = {**self.channels, "examples": self.examples}
+        return {name: int(ragged[name].offsets[-1]) for name in CHANNELS}
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str | None], limit: int) -> Ragged:
@@ -78,6 +103,21 @@ def tokenize(tokenizer: Any, texts: Sequence[str | None], limit: int) -> Ragged:
     return Ragged.from_lists(rows)
 
 
+def code_tokens(tokenizer: Any, descriptions: pl.DataFrame, limits: Tokens) -> TokenCache:
+    """Tokenizes every text of every code.
+
+    Args:
+        descriptions: one row per code; title, description, excluded are texts, examples lists of them; null is absent.
+    """
+    limit = {"title": limits.short, "description": limits.description, "excluded": limits.excluded}
+    channels = {name: tokenize(tokenizer, descriptions[name].to_list(), size) for name, size in limit.items()}
+    counts = descriptions["examples"].list.len().fill_null(0).to_numpy()
+    examples = descriptions["examples"].drop_nulls().explode(empty_as_null=False).to_list()
+    return TokenCache(
+        channels, tokenize(tokenizer, examples, limits.short), np.repeat(np.arange(descriptions.height), counts)
+    )
+
+
 def cache_fingerprint(descriptions: pl.DataFrame, limits: Tokens, base: Path) -> str:
     """A hash of all that token ids depend on: tokenizer files, limits and texts."""
     files = sorted(path for path in base.iterdir() if path.name.startswith(("tokenizer", "vocab", "merges", "special")))
@@ -85,24 +125,17 @@ def cache_fingerprint(descriptions: pl.DataFrame, limits: Tokens, base: Path) ->
     return fingerprint([path.name for path in files], *files, limits.model_dump(), texts)
 
 
-def build_token_cache(
-    descriptions: pl.DataFrame, limits: Tokens, base: Path, directory: Path
-) -> tuple[TokenCache, dict[str, int]]:
+def build_token_cache(descriptions: pl.DataFrame, limits: Tokens, base: Path, directory: Path) -> TokenCache:
     """Tokenizes every text and writes the cache.
 
     Args:
-        descriptions: one row per code with the four channels; null is an absent text.
+        descriptions: as `code_tokens` takes them.
         base: directory of a located base model.
         directory: where the cache goes: tokens.parquet and manifest.json.
-    Returns: the cache, and its number of tokens by channel.
     """
-    tokenizer = load_tokenizer(base)
-    cache = TokenCache(
-        {name: tokenize(tokenizer, descriptions[name].to_list(), getattr(limits, name)) for name in CHANNELS}
-    )
-    frame = pl.DataFrame(
-        {"code": descriptions["code"], **{name: _to_series(cache.channels[name]) for name in CHANNELS}}
-    )
+    cache = code_tokens(load_tokenizer(base), descriptions, limits)
+    columns = {name: _to_series(ragged) for name, ragged in cache.channels.items()}
+    frame = pl.DataFrame({"code": descriptions["code"], **columns, "examples": _nested(cache, descriptions.height)})
     with replacing(directory) as temporary:
         temporary.mkdir()
         frame.write_parquet(temporary / "tokens.parquet", compression="zstd")
@@ -111,7 +144,7 @@ def build_token_cache(
             "tokens_sha256": fingerprint(temporary / "tokens.parquet"),
         }
         (temporary / "manifest.json").write_text(json.dumps(manifest))
-    return cache, {name: int(cache.channels[name].offsets[-1]) for name in CHANNELS}
+    return cache
 
 
 def _to_series(ragged: Ragged) -> pl.Series:
@@ -119,20 +152,32 @@ def _to_series(ragged: Ragged) -> pl.Series:
     return pl.Series(lists)
 
 
+def _nested(cache: TokenCache, codes: int) -> pl.Series:
+    inner = pa.LargeListArray.from_arrays(cache.examples.offsets, cache.examples.values)
+    counts = np.bincount(cache.example_code, minlength=codes)
+    outer = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return pl.Series(pa.LargeListArray.from_arrays(outer, inner, mask=pa.array(counts == 0)))
+
+
 def load_token_cache(descriptions: pl.DataFrame, limits: Tokens, base: Path, directory: Path) -> TokenCache:
     """The cache in `directory`, rebuilt first where it is absent, damaged, or made from other texts or settings."""
     reason = _why_unusable(directory, cache_fingerprint(descriptions, limits, base))
     if reason:
         logger.warning("Rebuilding the token cache in %s: %s", directory, reason)
-        return build_token_cache(descriptions, limits, base, directory)[0]
+        return build_token_cache(descriptions, limits, base, directory)
     frame = pl.read_parquet(directory / "tokens.parquet")
-    return TokenCache({name: _from_series(frame[name]) for name in CHANNELS})
+    counts = frame["examples"].list.len().fill_null(0).to_numpy()
+    return TokenCache(
+        {name: _from_series(frame[name]) for name in CHANNELS if name != "examples"},
+        _from_series(frame["examples"].drop_nulls().explode(empty_as_null=False)),
+        np.repeat(np.arange(frame.height), counts),
+    )
 
 
 def _from_series(column: pl.Series) -> Ragged:
     lengths = column.list.len().fill_null(0).to_numpy()
     return Ragged(
-        column.drop_nulls().explode().to_numpy().astype(np.int32),
+        column.drop_nulls().explode(empty_as_null=False).to_numpy().astype(np.int32),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
 

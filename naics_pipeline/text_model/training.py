@@ -14,17 +14,20 @@ import pytorch_lightning as lightning
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from naics_pipeline.errors import ModelError
 from naics_pipeline.settings import Settings
 from naics_pipeline.storage import fingerprint, replacing
 from naics_pipeline.text_model.base import locate
+from naics_pipeline.text_model.checkpoints import load_weights, read_stage
 from naics_pipeline.text_model.curriculum import Stage
-from naics_pipeline.text_model.data import StageBatches, load_inputs
+from naics_pipeline.text_model.data import KIND_NAMES, StageBatches, TrainingInputs, load_inputs
 from naics_pipeline.text_model.device import resolve
-from naics_pipeline.text_model.module import Metrics, StageModule, TextModel
-from naics_pipeline.text_model.tokens import Ragged
+from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.text_model.inference import TextEmbedder
+from naics_pipeline.text_model.model import TextModel
+from naics_pipeline.text_model.module import Metrics, StageModule
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +42,18 @@ class StageResult:
         best, last: checkpoints; best by the loss on held-out pairs and queries.
         metrics: of the epoch that `best` was saved after.
         history: every epoch's metrics, in order.
-        channels: tokens or hidden states of the codes' four texts, as they were trained on.
+        codes: points of all codes, by `best`.
+        places: points of the texts that lie below them: titles, entries, phrases and sentences (kind, text), by `best`.
+        embedder: `best` at work, for any other text.
     """
 
     best: Path
     last: Path
     metrics: dict[str, float]
     history: list[dict[str, float]]
-    channels: dict[str, Ragged]
+    codes: Embeddings
+    places: Embeddings
+    embedder: TextEmbedder
 
 
 def stage_key(stage: Stage, settings: Settings, frames: dict[str, pl.DataFrame], start_key: str | None) -> str:
@@ -92,7 +99,8 @@ def train_stage(
     model = TextModel(locate(settings.model.base, settings.model.base_sha256), settings)
     if start_from is not None:
         load_weights(model, start_from / "best.ckpt")
-    model.to(resolve(settings.accelerator))
+    device = resolve(settings.accelerator)
+    model.to(device)
     inputs = load_inputs(
         descriptions,
         index_entries,
@@ -100,18 +108,23 @@ def train_stage(
         settings,
         token_cache=token_cache,
         hidden_cache=hidden_cache,
-        encoder=model.encoder,
+        model=model,
     )
-    batches = StageBatches(inputs, stage, settings.training, settings.seed)
+    batches = StageBatches(inputs, stage, settings)
     epochs = max(1, round(stage.epochs * settings.training.epochs_scale))
     steps = -(-len(batches) * epochs // settings.training.accumulate)
-    module = StageModule(model, inputs, stage, steps, batches.validation(), metrics, settings.seed)
+    module = StageModule(model, inputs, stage, steps, batches, metrics, settings.seed).to(device)
+    if start_from is None:
+        module.renew_tables()
+        model.fusion.start_from(module.short.values)
     work = _work_directory(directory, key)
     report = EpochReport(stage.name, epochs, batches, on_epoch)
-    best = ModelCheckpoint(
-        work, "best", monitor="val/loss", save_last=True, save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    trainer = _trainer(settings, epochs, [report, *_early_stopping(settings), best], work)
+    # Two of them: `save_last` of one writes last.ckpt only after epochs that are the best so far.
+    checkpoints = [
+        ModelCheckpoint(work, name, monitor=monitor, save_on_train_epoch_end=True, enable_version_counter=False)
+        for name, monitor in (("best", "val/loss"), ("last", None))
+    ]
+    trainer = _trainer(settings, epochs, [report, *_early_stopping(settings), *checkpoints], work)
     batches.current_epoch = lambda: trainer.current_epoch
     unfinished = work / "last.ckpt"
     if unfinished.is_file():
@@ -129,7 +142,8 @@ def train_stage(
     shortfall = batches.sampler.shortfall()
     if shortfall:
         logger.warning("Stage %s: %s", stage.name, shortfall)
-    reached = report.history[_best_epoch(report.history)]
+    best_epoch = _best_epoch(report.history)
+    reached = report.history[best_epoch]
     record = {
         "key": key,
         "stage": stage.model_dump(mode="json"),
@@ -137,13 +151,29 @@ def train_stage(
         "metrics": reached,
     }
     _finish(work, directory, record)
+    module.to(device)
+    if best_epoch != len(report.history) - 1 or not module.tables_are_fresh:
+        load_weights(model, directory / "best.ckpt")
+        module.renew_tables()
+    embedder = TextEmbedder(model, settings, stage.name, device)
     return StageResult(
-        directory / "best.ckpt",
-        directory / "last.ckpt",
-        reached,
-        report.history,
-        inputs.channels,
+        best=directory / "best.ckpt",
+        last=directory / "last.ckpt",
+        metrics=reached,
+        history=report.history,
+        codes=embedder.codes(inputs.tree.codes, module.code_vectors()),
+        places=_places(embedder, inputs, module.short.values),
+        embedder=embedder,
     )
+
+
+def _places(embedder: TextEmbedder, inputs: TrainingInputs, vectors: Tensor) -> Embeddings:
+    short = inputs.short
+    columns = pl.DataFrame(
+        {"kind": [KIND_NAMES[kind] for kind in short.kind], "text": short.texts},
+        schema={"kind": pl.String, "text": pl.String},
+    )
+    return embedder.texts(inputs.tree.codes[short.code], vectors, columns)
 
 
 def _best_epoch(history: list[dict[str, float]]) -> int:
@@ -232,50 +262,3 @@ class EpochReport(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
-
-
-def read_stage(directory: Path) -> dict[str, Any]:
-    """What settings.yaml of a finished stage records: key, stage, settings, metrics.
-
-    Raises:
-        ModelError: the stage has not been trained.
-    """
-    path = directory / "settings.yaml"
-    if not path.is_file() or not (directory / "best.ckpt").is_file():
-        raise ModelError(
-            f"{directory}: this stage has no finished checkpoint. Materialize stage_{directory.name} first."
-        )
-    record: dict[str, Any] = yaml.safe_load(path.read_text())
-    return record
-
-
-def load_weights(model: TextModel, checkpoint: Path) -> None:
-    """Puts the trained weights of a checkpoint into a model with the same settings.
-
-    Raises:
-        ModelError: the file cannot be read, or was trained with another shape of model.
-    """
-    content = read_checkpoint(checkpoint)
-    state = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
-    expected = {name: value.shape for name, value in model.trained_state().items()}
-    if {name: value.shape for name, value in state.items()} != expected:
-        raise ModelError(
-            f"{checkpoint}: trained with other model settings ({content['settings']['model']}). "
-            "Train the stages before it again, or go back to those settings."
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU.
-
-    Raises:
-        ModelError: there is none, or it is damaged.
-    """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such checkpoint. Materialize the stage that writes it first.")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: the checkpoint is damaged ({error}). Materialize its stage again.") from error
-    return content

@@ -3,7 +3,9 @@
 import polars as pl
 import pytest
 
+from naics_pipeline import config
 from naics_pipeline.assets import taxonomy
+from naics_pipeline.errors import SettingsError
 from naics_pipeline_tests import runs
 
 FRAMES = ["index_entries", "descriptions", "activity_phrases", "relations", "distances"]
@@ -31,6 +33,29 @@ def test_a_data_version_follows_the_content_alone(data_run, tmp_path):
     for name in ("descriptions", "index_entries"):
         assert runs.data_version(again, name) == runs.data_version(data_run, name)
     assert runs.data_version(other, "index_entries") != runs.data_version(data_run, "index_entries")
+
+
+def test_the_split_is_that_of_the_settings_and_its_sizes_are_shown(data_run, data_dir):
+    entries = pl.read_parquet(data_dir / "index_entries.parquet")
+    shares = {split: count / entries.height for split, count in entries["split"].value_counts().iter_rows()}
+    assert shares == pytest.approx({"train": 0.72, "validation": 0.08, "held_out": 0.2}, abs=0.03)
+    shown = {record.data["split"] for record in runs.metadata(data_run, "index_entries")["splits"].records}
+    assert shown == shares.keys()
+
+
+def test_no_unseen_entry_is_found_by_the_checks(data_run):
+    found = {
+        (check.asset_key.to_user_string(), check.check_name): check.passed
+        for check in data_run.get_asset_check_evaluations()
+    }
+    assert found["descriptions", "nothing_held_out"]
+    assert found["activity_phrases", "nothing_held_out"]
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused():
+    config.load("sample", {"taxonomy.held_out_fraction": "0.9"}, {})
+    with pytest.raises(SettingsError, match="no index entry to train on"):
+        config.load("sample", {"taxonomy.held_out_fraction": "0.95"}, {})
 
 
 def test_a_bad_source_fails_with_its_message_and_leaves_the_last_good_files(data_run, data_dir, tmp_path):

@@ -8,8 +8,9 @@ import pytest
 
 from naics_pipeline.evaluation.baselines import baselines
 from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.text_model.base import encode_texts
 
-ROWS = {"tfidf", "linear_svm", "frozen_text", "frozen_nearest_entry"}
+ROWS = {"tfidf", "linear_svm", "frozen_text", "frozen_centroid", "frozen_nearest_entry", "frozen_mixed"}
 
 
 def small_corpus() -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -23,7 +24,7 @@ def small_corpus() -> tuple[pl.DataFrame, pl.DataFrame]:
             "description": ["This industry comprises establishments." for _ in codes],
             "examples": [None for _ in codes],
         },
-        schema_overrides={"examples": pl.String},
+        schema_overrides={"examples": pl.List(pl.String)},
     )
     entries = pl.DataFrame(
         [(code, f"{word} {more}", split) for code, word in crops.items() for more, split in
@@ -43,6 +44,17 @@ def test_methods_that_see_words_find_codes_that_words_tell_apart(tiny_base: Path
     assert found["tfidf"]["parent_retrieval@1"] <= 1
     assert "cophenetic_correlation" in found["frozen_text"]
     assert "cophenetic_correlation" not in found["linear_svm"]
+
+
+def test_every_example_is_among_the_words_of_a_code(tiny_base: Path) -> None:
+    descriptions, entries = small_corpus()
+    queries = entries.filter(split="held_out").with_columns(entry="code")
+    tree = Tree.from_codes(descriptions["code"].to_list())
+    told = descriptions.with_columns(
+        examples=pl.when(level=6).then(pl.concat_list(pl.lit("something else"), "code", pl.lit("last")))
+    )
+    assert baselines(descriptions, queries, str(tiny_base), tree, seed=0)["tfidf"]["query_top1"] < 1
+    assert baselines(told, queries, str(tiny_base), tree, seed=0)["tfidf"]["query_top1"] == 1
 
 
 def test_without_entries_there_is_nothing_to_learn_from_or_to_ask(tiny_base: Path) -> None:
@@ -66,3 +78,47 @@ def test_on_the_sample_words_beat_chance_by_far_and_the_seed_fixes_the_result(
     assert first["tfidf"]["query_top1"] > 0.3
     assert first["linear_svm"]["query_top1"] > 0.3
     assert first["tfidf"]["query_top1"] <= first["tfidf"]["query_top5"] <= first["tfidf"]["query_top10"]
+
+
+def test_a_centroid_is_the_mean_of_title_and_train_entries(tiny_base: Path) -> None:
+    descriptions, entries = small_corpus()
+    tree = Tree.from_codes(descriptions["code"].to_list())
+    held_out = entries.filter(split="held_out")
+    vectors = {
+        text: vector / np.linalg.norm(vector)
+        for texts in [[*entries["entry"], *descriptions["title"]]]
+        for text, vector in zip(texts, encode_texts(str(tiny_base), texts), strict=True)
+    }
+    right = []
+    for entry, code in held_out.select("entry", "code").iter_rows():
+        nearness = {}
+        for candidate, title in descriptions.filter(level=6).select("code", "title").iter_rows():
+            own = [title, *entries.filter(code=candidate, split="train")["entry"]]
+            mean = np.sum([vectors[text] for text in own], axis=0)
+            nearness[candidate] = float(vectors[entry] @ mean / np.linalg.norm(mean))
+        right.append(max(nearness, key=lambda candidate: nearness[candidate]) == code)
+    found = baselines(descriptions, entries, str(tiny_base), tree, seed=0)
+    assert found["frozen_centroid"]["query_top1"] == pytest.approx(np.mean(right))
+
+
+def test_labelled_texts_and_unrepeated_entries_are_in_every_row(tiny_base: Path, tmp_path: Path) -> None:
+    descriptions, entries = small_corpus()
+    tree = Tree.from_codes(descriptions["code"].to_list())
+    labelled = pl.DataFrame(
+        {
+            "text_id": [0, 0, 0, 1],
+            "part": [0, 1, 2, 0],
+            "codes": [["111110", "221120"]] * 3 + [["999990"]],
+            "text": ["sunflower farming, soybean farming", "sunflower farming", "soybean farming", "voltage"],
+        }
+    )
+    marked = entries.with_columns(repeated=pl.col("code") == "111110")
+    options = {"seed": 0, "labelled": labelled, "cache": tmp_path}
+    first, second = (baselines(descriptions, marked, str(tiny_base), tree, **options) for _ in range(2))  # type: ignore[arg-type]
+    assert str(first) == str(second)
+    assert first.keys() == ROWS
+    for row in first.values():
+        assert {"unrepeated/query_top1", "validation/query_top1", "labelled/top1", "labelled/top10"} <= row.keys()
+        assert (row["labelled/texts"], row["labelled/left_out"]) == (1, 1)
+    assert {name for name, row in first.items() if "labelled/parts/top1" in row} == {"frozen_mixed"}
+    assert sorted(file.stem for file in tmp_path.iterdir()) == ["codes", "entries", "examples", "labelled"]

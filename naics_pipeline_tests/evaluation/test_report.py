@@ -12,7 +12,15 @@ import pytest
 
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.evaluation.compare import gate, paired_bootstrap
-from naics_pipeline.evaluation.report import ReportContent, headline, read_metrics, render, write_metrics, write_report
+from naics_pipeline.evaluation.report import (
+    ReportContent,
+    by_readout,
+    headline,
+    read_metrics,
+    render,
+    write_metrics,
+    write_report,
+)
 
 NAN = float("nan")
 
@@ -85,6 +93,50 @@ def test_headline_says_what_the_numbers_say() -> None:
     assert "Linear SVM: 70" in words
     assert headline(content(structure={}, queries={})) == "Evaluation of 2,125 codes."
     assert "–" in headline(content(structure={"text": {"cophenetic_correlation": None}}, queries={}))
+
+
+def test_each_read_out_is_a_row_of_its_own() -> None:
+    text = {
+        "query_top1": 0.5,
+        "unrepeated/query_top1": 0.4,
+        "nearest_entry/query_top1": 0.6,
+        "mixed/query_top1": 0.7,
+        "unrepeated/mixed/query_top1": 0.65,
+        "mixed/weight": 0.5,
+        "labelled/texts": 299.0,
+        "labelled/left_out": 7.0,
+        "labelled/other_codes": 27.0,
+        "labelled/top1": 0.31,
+        "labelled/parts/top1": 0.35,
+    }
+    whole = content(queries={"text": text, "tfidf": {"query_top1": 0.55}}, structure={"text": {**text, "ndcg@10": 0.9}})
+    page = render(whole)
+    held_out, labelled = table(page, "Method</th>"), table(page, "Method, labelled")
+    assert row(held_out, "Text model: the code’s point") == ["0.500", "0.400"]
+    assert row(held_out, "Text model: nearest entry") == ["0.600", "–"]
+    assert row(held_out, "Text model: both mixed") == ["0.700", "0.650"]
+    assert row(held_out, "TF‑IDF") == ["0.550", "–"]
+    assert row(labelled, "Text model: with parts") == ["0.350"]
+    assert "299 labelled texts" in page
+    assert "7 texts all of whose codes" in page
+    assert "mixed/weight" not in page
+    assert "70 of 100" in headline(whole)
+    assert by_readout({"svm": {"query_top1": 0.5}}) == {"svm": {"query_top1": 0.5}}
+
+
+def test_stages_are_shown_with_validation_and_read_outs() -> None:
+    stage = {"ndcg@10": 0.8, "validation/query_top1": 0.5, "query_top1": 0.45, "validation/mixed/query_top1": 0.6}
+    stage |= {"nearest_entry/query_top1": 0.55, "mixed/query_top1": 0.58}
+    shown = table(render(content(stages={"01_easy": stage})), "Stage and read-out")
+    assert row(shown, "01_easy: the code’s point") == ["0.500", "0.450"]
+    assert row(shown, "01_easy: both mixed") == ["0.600", "0.580"]
+
+
+def test_what_is_one_by_construction_is_said_to_be() -> None:
+    words = "1 by construction"
+    assert words in render(content(settings={"graph": {"radii": "level"}}))
+    assert words not in render(content(settings={"graph": {"radii": "free"}}))
+    assert words not in render(content())
 
 
 def test_refinement_that_does_not_beat_smoothing_is_reported_as_such() -> None:

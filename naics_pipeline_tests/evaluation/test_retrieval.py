@@ -1,13 +1,24 @@
 """Query metrics against loops, ties at chance, merged sectors, and nothing to ask."""
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from naics_pipeline.errors import ModelError
-from naics_pipeline.evaluation.retrieval import query_distances, query_metrics, query_scores
+from naics_pipeline.evaluation.retrieval import (
+    BRIEF,
+    NAMES,
+    Queries,
+    evaluate_texts,
+    query_distances,
+    query_metrics,
+    query_scores,
+    search_scores,
+)
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline_tests.evaluation.trees import random_tree
 
 
@@ -89,3 +100,64 @@ def test_query_distances_are_geodesic(curvature: float) -> None:
     assert query_distances(queries.numpy(), codes.numpy(), curvature, "lorentz") == pytest.approx(expected)
     flat = query_distances(queries.numpy(), codes.numpy(), curvature, "euclidean")
     assert flat[1, 2] == pytest.approx(float((queries[1] - codes[2]).norm()))
+
+
+CODES = np.array(["111110", "111120", "221110", "531110"])
+
+
+def placed(codes: np.ndarray, seed: int, columns: pl.DataFrame | None = None) -> Embeddings:
+    tangent = torch.randn(len(codes), 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return Embeddings(codes, lorentz.exp0(tangent).numpy(), columns=pl.DataFrame() if columns is None else columns)
+
+
+def test_held_out_repeated_and_validation_entries_are_counted_apart() -> None:
+    truth = CODES[[0, 1, 2, 3]]
+    queries = Queries(truth, np.array(["held_out", "held_out", "validation", "validation"]), np.array([1, 0, 1, 0]) > 0)
+    # The first (repeated) and the third find their code, the others do not.
+    scores = np.eye(4)[[0, 0, 2, 0]]
+    found = search_scores({"code": -scores, "mixed": -np.eye(4)}, CODES, queries)
+    assert found.metrics["query_top1"] == 0.5
+    assert found.metrics["unrepeated/query_top1"] == 0
+    assert found.metrics["validation/query_top1"] == 0.5
+    assert found.metrics["mixed/query_top1"] == found.metrics["unrepeated/mixed/query_top1"] == 1
+    assert found.by_query["query_top1"].tolist() == [1, 0]
+    assert set(found.by_query) == {*NAMES, *(f"mixed/{name}" for name in NAMES)}
+    assert {f"validation/{name}" for name in BRIEF} <= found.metrics.keys()
+
+
+def test_points_that_say_nothing_of_a_split_are_all_held_out() -> None:
+    codes = placed(CODES, 0)
+    found = evaluate_texts(codes, placed(CODES, 0))
+    assert set(found.metrics) == set(NAMES)
+    assert found.metrics["query_top1"] == 1
+
+
+def test_parameters_are_fitted_on_validation_rows_alone() -> None:
+    split = np.array(["validation", "held_out"] * 20)
+    columns = pl.DataFrame({"split": split.tolist(), "repeated": [False] * 40})
+    codes, places, queries = placed(CODES, 0), placed(np.repeat(CODES, 3), 1), placed(np.tile(CODES, 10), 2, columns)
+    fitted = ("mixed/weight", "mixed/code_temperature", "mixed/entry_temperature")
+    first = evaluate_texts(codes, queries, places).metrics
+    held_out = split == "held_out"
+    moved = queries.points.copy()
+    moved[held_out] = moved[held_out][::-1]
+    second = evaluate_texts(codes, Embeddings(queries.codes, moved, columns=columns), places).metrics
+    assert [first[name] for name in fitted] == [second[name] for name in fitted]
+    assert first["validation/mixed/query_mrr"] == second["validation/mixed/query_mrr"]
+    assert first["mixed/query_mrr"] != second["mixed/query_mrr"]
+    moved = queries.points.copy()
+    moved[~held_out] = moved[~held_out][::-1]
+    third = evaluate_texts(codes, Embeddings(queries.codes, moved, columns=columns), places).metrics
+    assert [first[name] for name in fitted] != [third[name] for name in fitted]
+
+
+def test_labelled_texts_are_measured_by_every_read_out() -> None:
+    rows = pl.DataFrame(
+        {"text_id": [0, 0, 0, 1], "part": [0, 1, 2, 0], "codes": [["111110"], ["111110"], ["111110"], ["9"]]}
+    )
+    labelled = placed(CODES, 0, rows)
+    found = evaluate_texts(placed(CODES, 0), placed(CODES, 3), placed(CODES, 0), labelled).metrics
+    for readout in ("", "nearest_entry/", "mixed/", "parts/"):
+        assert found[f"labelled/{readout}top1"] == 1
+    assert (found["labelled/texts"], found["labelled/left_out"]) == (1, 1)
+    assert "labelled/parts/top1" not in evaluate_texts(placed(CODES, 0), placed(CODES, 3), None, labelled).metrics

@@ -1,15 +1,19 @@
 """Structure metrics against definitions written out as loops, the published ceilings, and degenerate taxonomies."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from naics_pipeline.errors import ModelError
+from naics_pipeline.evaluation import neighbours, structure
 from naics_pipeline.evaluation.structure import (
+    PointDistances,
     ceiling,
     code_scores,
     embedding_distances,
@@ -19,7 +23,8 @@ from naics_pipeline.evaluation.structure import (
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
-from naics_pipeline_tests.evaluation.trees import random_distances, random_tree
+from naics_pipeline_tests.evaluation.trees import balanced_tree, random_distances, random_tree
+from naics_pipeline_tests.evaluation.trees import peak_memory as peak_memory
 
 SMALL = Tree.from_codes(["11", "111", "112", "1111", "1112", "31", "321", "331"])
 
@@ -192,8 +197,6 @@ def test_distances_that_are_not_finite_are_refused() -> None:
 
 
 def hyperbolic(tree: Tree, curvature: float, seed: int = 0) -> Embeddings:
-    import torch
-
     tangent = torch.from_numpy(np.random.default_rng(seed).normal(size=(len(tree), 4)))
     return Embeddings(tree.codes, lorentz.exp0(tangent, curvature=curvature).numpy(), curvature)
 
@@ -224,3 +227,67 @@ def test_embeddings_of_another_taxonomy_are_refused_with_the_first_code_that_dif
     other = Tree.from_codes(["11", "111", "112", "1111", "1112", "31", "321", "322"])
     with pytest.raises(ModelError, match="322"):
         evaluate_embeddings(hyperbolic(other, 1.0), tree=SMALL)
+
+
+def scaled(tree: Tree, dim: int = 16) -> Embeddings:
+    """Points that know the tree, under noise."""
+    rng = np.random.default_rng(0)
+    steps = np.vstack([rng.normal(size=(len(tree), dim)), np.zeros((1, dim))]) / dim**0.5
+    v = steps[tree.ancestors()].sum(axis=1) + 0.3 * rng.normal(size=(len(tree), dim)) / dim**0.5
+    return Embeddings(tree.codes, lorentz.exp0(torch.from_numpy(v)).numpy())
+
+
+@pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
+def test_from_points_in_blocks_every_metric_is_that_of_the_matrix(
+    geometry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = balanced_tree(400)
+    space = replace(scaled(tree), geometry=geometry)
+    exact = evaluate_embeddings(space, tree=tree)
+    monkeypatch.setattr(structure, "EXACT_CODES", 10)
+    monkeypatch.setattr(neighbours, "_BLOCK", 7)
+    monkeypatch.setattr(neighbours, "_GATHERED_ENTRIES", 900)
+    monkeypatch.setattr(structure, "embedding_distances", lambda *_: pytest.fail("a matrix of all distances was made"))
+    binned = evaluate_embeddings(space, tree=tree)
+    from_bins = {"spearman_correlation", "spearman_correlation_within_sector", "sector_auc", "distortion_mean"}
+    for name, value in exact.items():
+        tolerance = 1e-5 if name in from_bins else 1e-4 if name == "distortion_median" else 1e-9
+        assert binned[name] == pytest.approx(value, abs=tolerance), name
+
+
+def test_ties_and_ceilings_keep_their_values_in_blocks(sample_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tied = random_distances(np.random.default_rng(0), len(sample_tree), ties=True)
+    exact, best = structure_metrics(tied, sample_tree), ceiling(sample_tree)
+    monkeypatch.setattr(structure, "EXACT_CODES", 10)
+    monkeypatch.setattr(neighbours, "_BLOCK", 7)
+    assert structure_metrics(tied, sample_tree) == pytest.approx(exact, abs=1e-9)
+    assert ceiling(sample_tree) == pytest.approx(best, abs=1e-9)
+
+
+def test_collapse_and_what_is_undefined_are_told_in_blocks_too(
+    sample_tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structure, "EXACT_CODES", 0)
+    test_collapse_is_told_from_health(sample_tree)
+    test_what_a_taxonomy_does_not_define_is_nan_and_nothing_fails()
+    test_distances_that_are_not_finite_are_refused()
+
+
+@pytest.mark.parametrize("codes", [25, 300, 2125, 20_000])
+def test_balanced_taxonomies_have_the_number_of_codes_asked_for(codes: int) -> None:
+    tree = balanced_tree(codes)
+    assert len(tree) == codes
+    assert set(tree.level.tolist()) == {2, 3, 4, 5, 6}
+
+
+@pytest.mark.slow
+def test_twenty_thousand_codes_are_measured_in_bounded_memory(peak_memory: Callable[[], float]) -> None:
+    tree = balanced_tree(20_000)
+    space = scaled(tree)
+    before = peak_memory()
+    found = evaluate_embeddings(space, tree=tree)
+    assert peak_memory() - before < 6e9
+    rows = np.random.default_rng(0).choice(len(tree), 400, replace=False)
+    d, t = PointDistances(space.points)[rows], tree.tree_distance_of(rows[:, None], np.arange(len(tree)))
+    assert found["spearman_correlation"] == pytest.approx(spearmanr(d.ravel(), t.ravel()).statistic, abs=0.03)
+    assert found["collapse"] is False

@@ -87,6 +87,41 @@ def test_a_query_is_a_leaf_like_any_other() -> None:
     torch.testing.assert_close(lorentz.radius(moved), torch.full((5,), 5.0, dtype=torch.float64))
 
 
+def _free(space: Embeddings, deviation: float) -> Embeddings:
+    """The same directions at radii of their own."""
+    v = lorentz.log0(torch.from_numpy(space.points), curvature=space.curvature)
+    own = torch.from_numpy(np.random.default_rng(4).normal(size=(len(v), 1)))
+    points = lorentz.exp0(v * (1 + deviation * own), curvature=space.curvature).numpy()
+    return Embeddings(space.codes, points, space.curvature)
+
+
+@pytest.mark.parametrize("curvature", [1.0, 0.4])
+def test_where_radii_are_free_their_differences_count(curvature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries beside codes of the text space, the refined one being it under noise, with radii that differ by 2 %."""
+    tree, _, refined = _spaces(1.0, curvature)
+    refined = _free(refined, 0.02)
+    random = np.random.default_rng(3)
+    v = lorentz.log0(torch.from_numpy(refined.points), curvature=curvature)
+    v = v + 0.4 * torch.from_numpy(random.normal(size=v.shape)) / (DIM * curvature) ** 0.5
+    text = Embeddings(tree.codes, lorentz.exp0(v, curvature=curvature).numpy(), curvature)
+    near = v[tree.level == 6] + 0.5 * torch.from_numpy(random.normal(size=(162, DIM))) / (DIM * curvature) ** 0.5
+    queries = lorentz.exp0(near, curvature=curvature).numpy()
+    wanted = _order(queries, text, tree)
+
+    def kept(k: int) -> float:
+        found = _order(QueryMap.fit(text, refined).apply(queries), refined, tree)
+        return float(np.mean([np.isin(a, b).mean() for a, b in zip(wanted[:, :k], found[:, :k], strict=True)]))
+
+    first, five = kept(1), kept(5)
+    assert first > 0.8
+    assert five > 0.8
+    moved = torch.from_numpy(QueryMap.fit(text, refined).apply(queries))
+    assert float(lorentz.violation(moved, curvature=curvature).max()) < 1e-6
+    monkeypatch.setattr(QueryMap, "_on_spheres", lambda self: True)
+    assert kept(1) < first - 0.5
+    assert kept(5) < five - 0.3
+
+
 def test_a_query_is_moved_the_same_alone_as_among_others() -> None:
     _, text, refined = _spaces()
     queries = _points(6, 1.0, 3)

@@ -1,22 +1,27 @@
 """Refinement as a whole, on a small tree: what it must improve, repeat, refuse and report."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from naics_pipeline.errors import ModelError, TrainingError
 from naics_pipeline.geometry import lorentz
+from naics_pipeline.graph_model import refine as refine_module
 from naics_pipeline.graph_model.graph import build_graph
 from naics_pipeline.graph_model.module import HyperbolicGCN
-from naics_pipeline.graph_model.objective import Pairs, adaptive_margin, triplet_loss
-from naics_pipeline.graph_model.refine import Refinement, aligned, refine
+from naics_pipeline.graph_model.objective import Pairs, TextDistances, adaptive_margin, triplet_loss
+from naics_pipeline.graph_model.refine import Refinement, aligned, parent_retrieval, refine, text_distances_in_edges
 from naics_pipeline.graph_model.sampling import Triplets
 from naics_pipeline.graph_model.smoothing import smooth
 from naics_pipeline.settings import Graph, GraphObjective
-from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.taxonomy.tree import Tree, held_out_pairs
 from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline_tests.evaluation.trees import balanced_tree
+from naics_pipeline_tests.evaluation.trees import peak_memory as peak_memory
 
 QUICK = Graph(steps=40, steps_per_epoch=10, left_out_fraction=0.2, dropout=0.0)
 
@@ -218,29 +223,153 @@ def test_euclidean_embeddings_and_other_taxonomies_are_refused(tree: Tree) -> No
         aligned(_text(_tree(sectors=2)), tree)
 
 
-def test_pair_terms_and_their_gradient_equal_one_matrix_expression(tree: Tree) -> None:
-    text = _text(tree)
-    kept = np.arange(0, len(tree), 2)
-    x = torch.from_numpy(text.points)
-    text_distance = lorentz.pairwise_distance(x, x).numpy()
-    pairs = Pairs.of(tree, text_distance, kept, torch.device("cpu"))
-    weights = {"stress": 0.7, "retention": 0.3}
+def _pairs(tree: Tree, text: Embeddings, kept: np.ndarray, pairs_per_step: int, held_out: np.ndarray | None) -> Pairs:
+    distances = TextDistances(torch.from_numpy(text.points), 1.0, 1.0)
+    cpu = torch.device("cpu")
+    return Pairs(tree, distances, kept, cpu, pairs_per_step=pairs_per_step, seed=0, held_out=held_out)
 
-    blockwise = x[kept].clone().requires_grad_()
-    values = pairs.backward(blockwise, torch.tensor(1.0, requires_grad=True), weights)
 
-    whole = x[kept].clone().requires_grad_()
-    first, second = np.triu_indices(len(kept), k=1)
-    distance = lorentz.distance(whole[first], whole[second])
+def _pair_terms(x: Tensor, tree: Tree, text: Embeddings, kept: np.ndarray, seen: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Stress and retention of the points x of the kept codes, pair by pair."""
+    first, second = np.nonzero(np.triu(seen[np.ix_(kept, kept)], k=1))
+    distance = lorentz.distance(x[first], x[second])
     steps = torch.from_numpy(tree.tree_distance()[np.ix_(kept, kept)][first, second].astype(np.float64))
     same = torch.from_numpy(tree.sector[kept][first] == tree.sector[kept][second])
-    stress = ((distance - steps).square() / steps).mean()
-    before = torch.from_numpy(text_distance[np.ix_(kept, kept)][first, second])
-    retention = (distance - before).square()[same].mean()
+    before = torch.from_numpy(text.points)[kept]
+    change = distance - lorentz.distance(before[first], before[second])
+    return ((distance - steps).square() / steps).mean(), change.square()[same].mean()
+
+
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_pair_terms_and_their_gradient_equal_one_expression_over_the_pairs_not_held_out(
+    tree: Tree, share: float | None
+) -> None:
+    text, kept = _text(tree), np.arange(0, len(tree), 2)
+    held_out = None if share is None else held_out_pairs(tree, share)
+    moved = torch.from_numpy(_text(tree, noise=1.0).points)[kept]
+    weights = {"stress": 0.7, "retention": 0.3}
+
+    blockwise = moved.clone().requires_grad_()
+    pairs = _pairs(tree, text, kept, 10**6, held_out)
+    values = pairs.backward(blockwise, torch.tensor(1.0, requires_grad=True), weights)
+
+    whole = moved.clone().requires_grad_()
+    seen = np.ones_like(_excluded(tree)) if held_out is None else ~held_out
+    stress, retention = _pair_terms(whole, tree, text, kept, seen)
     (0.7 * stress + 0.3 * retention).backward()
-    assert values["stress"] == pytest.approx(float(stress), rel=1e-5)
-    assert values["retention"] == pytest.approx(float(retention), abs=1e-9)
+    assert values["stress"] == pytest.approx(float(stress.detach()), rel=1e-5)
+    assert values["retention"] == pytest.approx(float(retention.detach()), rel=1e-5)
     torch.testing.assert_close(blockwise.grad, whole.grad, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_sampled_pair_terms_and_their_gradient_are_on_average_those_of_all_pairs(
+    tree: Tree, share: float | None
+) -> None:
+    text, kept = _text(tree), np.arange(0, len(tree), 2)
+    held_out = None if share is None else held_out_pairs(tree, share)
+    moved = torch.from_numpy(_text(tree, noise=1.0).points)[kept]
+    weights = {"stress": 0.7, "retention": 0.3}
+
+    def gradient(pairs: Pairs, steps: int) -> tuple[Tensor, dict[str, float]]:
+        x, values = moved.clone().requires_grad_(), dict.fromkeys(weights, 0.0)
+        for _ in range(steps):
+            seen = pairs.backward(x, torch.tensor(1.0, requires_grad=True), weights)
+            values = {name: value + seen[name] / steps for name, value in values.items()}
+        assert x.grad is not None
+        return x.grad / steps, values
+
+    sampled = _pairs(tree, text, kept, len(kept) - 1, held_out)
+    assert sampled.sample == 1
+    each = iter(range(len(kept)))
+
+    class EachInTurn:
+        def choice(self, codes: int, size: int, *, replace: bool) -> np.ndarray:
+            return np.array([next(each)])
+
+    sampled.random = EachInTurn()
+    found, values = gradient(sampled, len(kept))
+    expected, whole = gradient(_pairs(tree, text, kept, 10**6, held_out), 1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    assert values == pytest.approx(whole, rel=1e-5)
+
+
+def test_with_every_pair_held_out_no_term_but_the_radius_is_left(tree: Tree) -> None:
+    held_out = np.ones_like(_excluded(tree))
+    settings = QUICK.model_copy(update={"steps": 4, "steps_per_epoch": 1})
+    history = refine(_text(tree), tree, _excluded(tree), settings, seed=1, accelerator="cpu", held_out=held_out).history
+    for values in history:
+        assert values["stress"] == values["retention"] == values["triplet"] == 0
+        assert values["radius"] > 0
+
+
+def test_held_out_pairs_are_reported_beside_the_trained_ones(tree: Tree, refined: Refinement) -> None:
+    assert not any("pairs" in name for name in refined.metrics)
+    held_out = held_out_pairs(tree, 0.2)
+    settings = QUICK.model_copy(update={"left_out_fraction": 0.0})
+    text = _text(tree)
+    result = refine(text, tree, _excluded(tree), settings, seed=1, accelerator="cpu", held_out=held_out)
+    x, above = torch.from_numpy(result.points), np.triu(np.ones_like(held_out), k=1)
+    distance = lorentz.pairwise_distance(x, x, curvature=result.curvature).numpy()
+    before = lorentz.pairwise_distance(torch.from_numpy(text.points), torch.from_numpy(text.points)).numpy()
+    for name, chosen in (("held_out", above & held_out), ("trained", above & ~held_out)):
+        d, t = distance[chosen], tree.tree_distance()[chosen].astype(float)
+        assert result.metrics[f"{name}_pairs_correlation"] == pytest.approx(np.corrcoef(d, t)[0, 1])
+        assert result.metrics[f"{name}_pairs_stress"] == pytest.approx(((d - t) ** 2 / t).mean())
+        correlation = np.corrcoef(before[chosen], t)[0, 1]
+        assert result.metrics[f"{name}_pairs_correlation_text"] == pytest.approx(correlation)
+    assert result.metrics["held_out_pairs"] == (above & held_out).sum()
+    assert result.metrics["held_out_pairs_correlation"] > result.metrics["held_out_pairs_correlation_text"] + 0.1
+
+
+def test_free_radii_differ_within_a_level_and_still_grow_with_depth(tree: Tree) -> None:
+    result = _refine(_text(tree), tree, QUICK.model_copy(update={"radii": "free", "left_out_fraction": 0.0}))
+    radius = lorentz.radius(torch.from_numpy(result.points), curvature=result.curvature).numpy()
+    for level in range(2, 7):
+        here = radius[tree.level == level]
+        assert np.ptp(here) > 1e-3 * here.mean()
+    child = tree.parent >= 0
+    assert (radius[child] > radius[tree.parent[child]]).mean() > 0.95
+    assert _correlation(result.points, result.curvature, tree) > 0.95
+
+
+def test_a_sample_of_pairs_refines_too(tree: Tree) -> None:
+    text = _text(tree)
+    result = _refine(text, tree, QUICK.model_copy(update={"pairs_per_step": 1000, "left_out_fraction": 0.0}))
+    assert _correlation(result.points, result.curvature, tree) > _correlation(text.points, 1.0, tree) + 0.1
+
+
+def test_what_is_formed_in_blocks_does_not_depend_on_their_size(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _text(tree)
+    graph, distances, held_out = (
+        build_graph(tree, QUICK),
+        text_distances_in_edges(text, tree),
+        held_out_pairs(tree, 0.1),
+    )
+    leaves = np.flatnonzero(tree.level == 6)
+    parents = parent_retrieval(text.points, 1.0, tree, leaves)
+    whole = Tree.row_blocks
+    monkeypatch.setattr(Tree, "row_blocks", lambda self: whole(self, 10 * len(self)))
+    monkeypatch.setattr(refine_module, "BLOCK_ENTRIES", 200)
+    again = build_graph(tree, QUICK)
+    order, order_again = (np.lexsort((*g.edge_index.numpy(), g.role.numpy())) for g in (graph, again))
+    np.testing.assert_array_equal(graph.edge_index[:, order], again.edge_index[:, order_again])
+    np.testing.assert_array_equal(held_out_pairs(tree, 0.1), held_out)
+    assert text_distances_in_edges(text, tree).edge_length == pytest.approx(distances.edge_length, rel=1e-12)
+    assert parent_retrieval(text.points, 1.0, tree, leaves) == parents
+
+
+@pytest.mark.slow
+def test_twenty_thousand_codes_are_refined_in_bounded_memory(peak_memory: Callable[[], float]) -> None:
+    tree = balanced_tree(20_000)
+    text = _text(tree, dim=64)
+    settings = Graph(steps=2, left_out_fraction=0)
+    held_out = held_out_pairs(tree, 0.05)
+    before = peak_memory()
+    result = refine(text, tree, _excluded(tree), settings, seed=1, accelerator="cpu", held_out=held_out)
+    assert peak_memory() - before < 6e9
+    assert result.metrics["held_out_pairs"] == pytest.approx(0.05 * 2e8, rel=0.01)
+    assert np.isfinite(result.points).all()
 
 
 def test_triplet_loss_by_hand() -> None:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from naics_pipeline.graph_model import sampling
 from naics_pipeline.graph_model.sampling import TripletSampler
 from naics_pipeline.settings import Graph
-from naics_pipeline.taxonomy.tree import UNRELATED_DISTANCE, Tree
+from naics_pipeline.taxonomy.tree import UNRELATED_DISTANCE, Tree, held_out_pairs
 from naics_pipeline.taxonomy.triplets import hardness
 
 CODES = [
@@ -24,7 +25,7 @@ def _sampler(tree: Tree, **settings: object) -> TripletSampler:
     excluded = np.zeros((len(tree), len(tree)), dtype=bool)
     excluded[tree.position(["11111"]), tree.position(["21111"])] = True
     excluded |= excluded.T
-    return TripletSampler(tree.distance(), excluded, Graph(**settings), seed=0)
+    return TripletSampler(tree, np.arange(len(tree)), excluded, Graph(**settings), seed=0)
 
 
 def test_every_triplet_obeys_the_definition(tree: Tree) -> None:
@@ -66,7 +67,7 @@ def test_negatives_fill_the_buckets_asked_for_and_fall_back_where_short(tree: Tr
 def test_hard_negatives_are_the_nearest_ones(tree: Tree) -> None:
     sampler = _sampler(tree, hard_negatives=1.0, k_negatives=3)
     near = np.random.default_rng(1).random((len(tree), len(tree)))
-    drawn = sampler.draw(near)
+    drawn = sampler.draw(near.__getitem__)
     distance = tree.distance()
     for anchor, positive, negatives in zip(drawn.anchor, drawn.positive, drawn.negatives, strict=True):
         allowed = np.flatnonzero(distance[anchor] > distance[anchor, positive])
@@ -89,3 +90,36 @@ def test_positives_are_as_likely_at_any_distance(tree: Tree) -> None:
     possible = np.unique(tree.distance()[anchor])
     np.testing.assert_array_equal(values, possible[(possible > 0) & (possible < UNRELATED_DISTANCE)])
     np.testing.assert_allclose(counts / 600, 1 / len(values), atol=0.06)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_held_out_pair_is_neither_anchor_and_positive_nor_anchor_and_negative(tree: Tree, hard: bool) -> None:
+    held_out = held_out_pairs(tree, 0.4)
+    excluded = np.zeros_like(held_out)
+    sampler = TripletSampler(tree, np.arange(len(tree)), excluded, Graph(hard_negatives=1.0), 0, held_out)
+    near = np.random.default_rng(1).random(held_out.shape)
+    for _ in range(5):
+        drawn = sampler.draw(near.__getitem__ if hard else None)
+        assert not held_out[drawn.anchor, drawn.positive].any()
+        assert not held_out[drawn.anchor[:, None], drawn.negatives][drawn.valid].any()
+        assert drawn.valid.any(axis=1).all()
+
+
+def test_of_some_codes_triplets_are_drawn_among_these_alone(tree: Tree) -> None:
+    kept = np.flatnonzero(tree.level > 3)
+    excluded = np.zeros((len(tree), len(tree)), dtype=bool)
+    drawn = TripletSampler(tree, kept, excluded, Graph(), 0, held_out_pairs(tree, 0.2)).draw()
+    distance, held_out = tree.distance()[np.ix_(kept, kept)], held_out_pairs(tree, 0.2)[np.ix_(kept, kept)]
+    positive = distance[drawn.anchor, drawn.positive]
+    negative = distance[drawn.anchor[:, None], drawn.negatives]
+    assert (negative > positive[:, None])[drawn.valid].all()
+    assert not held_out[drawn.anchor, drawn.positive].any()
+
+
+def test_the_draw_is_the_same_in_blocks_of_any_size(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    near = np.random.default_rng(1).random((len(tree), len(tree)))
+    whole = _sampler(tree).draw(near.__getitem__)
+    monkeypatch.setattr(sampling, "_BLOCK_ENTRIES", 7 * len(tree))
+    blocks = _sampler(tree).draw(near.__getitem__)
+    for name, values in vars(whole).items():
+        np.testing.assert_array_equal(vars(blocks)[name], values)

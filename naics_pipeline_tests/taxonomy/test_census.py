@@ -193,7 +193,7 @@ def test_a_taxonomy_of_one_sector_without_entries_goes_all_the_way(tmp_path: Pat
     books = Source(codes=codes).read(tmp_path / "source")
     assert books.index.is_empty()
     assert books.cross_references.is_empty()
-    entries = text.index_entries(books, 0.2)
+    entries = text.index_entries(books, 0.2, 0.08)
     assert entries.schema == {"code": pl.String, "entry": pl.String, "split": pl.String}
     frame = text.descriptions(books, entries)
     assert frame.height == 7

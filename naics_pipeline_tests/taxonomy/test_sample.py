@@ -113,7 +113,8 @@ def test_six_digit_codes_without_entries_show_their_list_or_nothing(
 
 
 def test_cleaning_leaves_no_mark_of_the_layout(sample_descriptions: pl.DataFrame) -> None:
-    texts = sample_descriptions.select("title", "description", "examples", "excluded").unpivot()["value"].drop_nulls()
+    columns = [pl.col("title"), pl.col("description"), pl.col("examples").explode(), pl.col("excluded")]
+    texts = pl.concat([sample_descriptions.select(each).to_series().alias("text") for each in columns]).drop_nulls()
     marks = r"NULL|Illustrative Examples|Cross-References|Sector as a Whole|See industry description|[\r\n]|  "
     assert texts.filter(texts.str.contains(marks)).to_list() == []
     assert sample_descriptions["title"].str.ends_with("T").any() is False
@@ -140,7 +141,15 @@ def test_a_fifth_of_the_entries_is_held_out_of_most_codes(sample_entries: pl.Dat
     held_out = sample_entries.filter(pl.col("split") == "held_out")
     assert held_out.height >= 240
     assert held_out["code"].n_unique() >= 120
+    assert sample_entries.filter(pl.col("split") == "validation").height >= 100
     assert sample_entries.filter(text.normalised("entry").is_duplicated())["entry"].to_list() == []
+
+
+def test_its_descriptions_give_sentences(sample_descriptions: pl.DataFrame, sample_entries: pl.DataFrame) -> None:
+    sentences = text.description_sentences(sample_descriptions, sample_entries)
+    assert sentences.height >= 400
+    assert sentences["code"].n_unique() >= 250
+    assert text.unseen_within(sentences, "sentence", sample_entries).is_empty()
 
 
 def test_codes_and_titles_are_real(sample_books: Workbooks, real_books: Workbooks) -> None:

@@ -1,11 +1,13 @@
 """What becomes of the texts: cleaning, borrowed descriptions, exclusions, and held-out entries kept out."""
 
 import re
+import time
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naics_pipeline.errors import SourceError
@@ -22,11 +24,11 @@ def row(frame: pl.DataFrame, code: str) -> dict[str, object]:
 
 def described(source: Source, directory: Path, entries: pl.DataFrame | None = None) -> pl.DataFrame:
     books = source.read(directory)
-    return text.descriptions(books, text.index_entries(books, 0.0) if entries is None else entries)
+    return text.descriptions(books, text.index_entries(books, 0.0, 0.0) if entries is None else entries)
 
 
 def entries_of(*rows: tuple[str, str, str]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=["code", "entry", "split"], orient="row")
+    return pl.DataFrame(rows, schema=dict.fromkeys(("code", "entry", "split"), pl.String), orient="row")
 
 
 def bent(descriptions: dict[str, str] | None = None, cross: list[tuple[str, str]] | None = None) -> Source:
@@ -50,7 +52,7 @@ def test_line_ends_are_alike(newline: str, tmp_path: Path) -> None:
     cell = newline.join(["First  part.", "Illustrative Examples:", "", "One", "Two", "Cross-References. Those--"])
     frame = described(bent({"332111": cell}), tmp_path)
     assert row(frame, "332111")["description"] == "First part."
-    assert row(frame, "332111")["examples"] == "One; Two"
+    assert row(frame, "332111")["examples"] == ["One", "Two"]
 
 
 def test_markup_goes_and_comparisons_stay(tmp_path: Path) -> None:
@@ -86,13 +88,13 @@ def test_a_text_that_cannot_be_had_is_refused(descriptions: dict[str, str], word
 
 def test_examples_are_the_entries_or_else_the_illustrative_list(tmp_path: Path) -> None:
     frame = described(small_source(), tmp_path / "with")
-    assert row(frame, "311210")["examples"] == "Flour milling; Semolina milling"
-    assert row(frame, "111110")["examples"] == "Soybean farming, field and seed production"
+    assert row(frame, "311210")["examples"] == ["Flour milling", "Semolina milling"]
+    assert row(frame, "111110")["examples"] == ["Soybean farming, field and seed production"]
     assert row(frame, "332111")["examples"] is None
     source = small_source()
     source.index = [("111110", "")]
     frame = described(source, tmp_path / "without")
-    assert row(frame, "111110")["examples"] == "Soybean farming; Bean seed growing"
+    assert row(frame, "111110")["examples"] == ["Soybean farming", "Bean seed growing"]
     assert frame["examples"].count() == 1
 
 
@@ -140,44 +142,187 @@ def test_statements_are_joined_each_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fraction", "held_out"),
+    ("held_out", "validation", "parts"),
     [
-        (0.0, []),
-        (0.2, []),
-        (0.21, ["Semolina milling"]),
-        (0.41, ["Wheat farming", "Semolina milling"]),
-        (0.42, ["Wheat farming", "Flour milling", "Semolina milling"]),
+        (0.0, 0.0, "train train train train"),
+        (0.2, 0.0, "train train train train"),
+        (0.21, 0.0, "train train train held_out"),
+        (0.2, 0.01, "train train train validation"),
+        (0.2, 0.21, "train validation train validation"),
+        (0.21, 0.21, "train validation validation held_out"),
+        (0.42, 0.3, "train held_out held_out held_out"),
+        (0.0, 0.77, "validation validation validation validation"),
     ],
 )
-def test_the_split_hangs_on_code_and_words_alone(fraction: float, held_out: list[str], tmp_path: Path) -> None:
+def test_the_split_hangs_on_code_and_words_alone(
+    held_out: float, validation: float, parts: str, tmp_path: Path
+) -> None:
     # First eight hex digits of the SHA-256 of "code|entry", modulo 100, computed with sha256sum: 76, 40, 41, 20.
     source = small_source()
-    frame = text.index_entries(source.read(tmp_path / "one"), fraction)
+    frame = text.index_entries(source.read(tmp_path / "one"), held_out, validation)
     assert frame.columns == ["code", "entry", "split"]
     assert frame["code"].to_list() == ["111110", "111120", "311210", "311210"]
-    assert frame.filter(pl.col("split") == "held_out")["entry"].to_list() == held_out
-    source.index.reverse()
-    other_order = text.index_entries(source.read(tmp_path / "other"), fraction)
-    assert other_order.sort("code", "entry").equals(frame.sort("code", "entry"))
+    assert frame["split"].to_list() == parts.split()
 
 
-def test_a_held_out_entry_reaches_no_text(tmp_path: Path) -> None:
+def books_of(index: list[tuple[str, str]]) -> Workbooks:
+    entries = pl.DataFrame(index, schema={"code": pl.String, "entry": pl.String}, orient="row")
+    nothing = pl.DataFrame()
+    return Workbooks(codes=nothing, descriptions=nothing, index=entries, cross_references=nothing, origin="test")
+
+
+_ENTRIES = st.lists(st.tuples(st.sampled_from(["111110", "311210"]), st.text("ab c", min_size=1)), min_size=1)
+
+
+@settings(deadline=None)
+@given(_ENTRIES, st.randoms(use_true_random=False), st.floats(0, 0.5), st.floats(0, 0.4))
+def test_an_entry_keeps_its_part_when_others_come_go_or_change_places(
+    index: list[tuple[str, str]], random: Random, held_out: float, validation: float
+) -> None:
+    whole = text.index_entries(books_of(index), held_out, validation)
+    some = random.sample(index, random.randint(1, len(index)))
+    part = text.index_entries(books_of(some), held_out, validation)
+    assert part.join(whole, on=["code", "entry", "split"], how="anti").is_empty()
+    without_validation = text.index_entries(books_of(index), held_out, 0.0)
+    assert (whole["split"] == "held_out").equals(without_validation["split"] == "held_out")
+
+
+@pytest.mark.parametrize("unseen", ["held_out", "validation"])
+def test_an_unseen_entry_reaches_no_text(unseen: str, tmp_path: Path) -> None:
     books = bent(cross=[("311210", "Bean-seed growing--are classified in Industry 111110, Soybeans.")]).read(tmp_path)
     entries = entries_of(
-        ("111120", "Bean seed, growing", "held_out"),
+        ("111120", "Bean seed, growing", unseen),
         ("111110", "Bean SEED growing", "train"),
         ("311210", "Flour milling", "train"),
-        ("311210", "Growing wheat", "held_out"),
+        ("311210", "Growing wheat", unseen),
     )
     frame = text.descriptions(books, entries)
     # Neither as another code's training entry, nor from its illustrative list, nor as the activity of a statement.
-    assert row(frame, "111110")["examples"] == "Soybean farming"
-    assert row(frame, "311210")["examples"] == "Flour milling"
+    assert row(frame, "111110")["examples"] == ["Soybean farming"]
+    assert row(frame, "311210")["examples"] == ["Flour milling"]
     assert row(frame, "111110")["excluded"] is None
     assert row(frame, "111110")["excluded_codes"] == ["111120"]
     assert row(frame, "311210")["excluded_codes"] == ["111110"]
     phrases = text.activity_phrases(books, frame, entries)
     assert phrases["phrase"].to_list() == ["Milling wheat into flour"]
+
+
+NO_ENTRIES = entries_of()
+
+
+def said_of(code: str, *descriptions: str, entries: pl.DataFrame = NO_ENTRIES) -> list[str]:
+    frame = pl.DataFrame(
+        {"code": [code], "description_from": [code], "description": [" ".join(descriptions)]},
+    )
+    return text.description_sentences(frame, entries)["sentence"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("description", "sentences"),
+    [
+        (
+            "This industry comprises establishments primarily engaged in growing soybeans and/or producing seeds.",
+            ["growing soybeans and/or producing seeds"],
+        ),
+        (
+            "This U.S. industry comprises establishments primarily engaged in one or more of the following: "
+            "(1) distilling coal tars (e.g., 1.5 kg of them); (2) resawing the output of U.S. sawmills; and/or "
+            "(3) planing purchased lumber. These establishments generally use planing machinery.",
+            [
+                "distilling coal tars (e.g., 1.5 kg of them)",
+                "resawing the output of U.S. sawmills",
+                "planing purchased lumber",
+                "use planing machinery",
+            ],
+        ),
+        (
+            "This industry group includes establishments engaged in the merchant wholesale distribution of "
+            "(1) farm supplies or (2) books.",
+            ["the merchant wholesale distribution of farm supplies", "the merchant wholesale distribution of books"],
+        ),
+        ("This U.S. industry consists of (1) sports teams; and (2) owners of race horses.", ["owners of race horses"]),
+        (
+            "Establishments manufacturing garden hoses are included in this industry.",
+            ["establishments manufacturing garden hoses"],
+        ),
+        (
+            "This industry also includes establishments known as dinner theaters in St. Louis. In addition, they cook.",
+            ["dinner theaters in St. Louis"],
+        ),
+        (
+            "Farms grow wheat. Mills are classified in Sector 31-33, Manufacturing. They vary a lot.",
+            ["Farms grow wheat"],
+        ),
+        ("This industry comprises establishments primarily engaged in growing wheat.", []),
+    ],
+)
+def test_sentences_say_what_is_done_and_nothing_else(description: str, sentences: list[str]) -> None:
+    assert said_of("111110", description) == sentences
+
+
+def test_no_sentence_holds_an_unseen_entry_word_for_word() -> None:
+    sentences = ["Farms grow soy-bean seed.", "Farms grow soybeans.", "Farms grow old soy."]
+    for split in ("held_out", "validation"):
+        kept = said_of(
+            "111110", *sentences, entries=entries_of(("111110", "Soy bean seed", split), ("311210", "soy", split))
+        )
+        assert kept == ["Farms grow soybeans"]
+    assert len(said_of("111110", *sentences, entries=entries_of(("111110", "Soy bean seed", "train")))) == 3
+
+
+def test_a_sentence_of_several_codes_is_that_of_the_deepest_or_of_none() -> None:
+    shared = {"1111": "Farms grow wheat. Farms grow rye.", "111120": "Farms grow wheat.", "111191": "Farms grow rye."}
+    frame = pl.DataFrame({"code": list(shared), "description": list(shared.values())}).with_columns(
+        description_from="code"
+    )
+    assert text.description_sentences(frame, NO_ENTRIES).rows() == [
+        ("111120", "Farms grow wheat"),
+        ("111191", "Farms grow rye"),
+    ]
+    both = frame.with_columns(description=pl.lit("Farms grow wheat."))
+    assert text.description_sentences(both, NO_ENTRIES).is_empty()
+    borrowed = frame.with_columns(description_from=pl.lit("111120"))
+    assert text.description_sentences(borrowed, NO_ENTRIES)["code"].to_list() == ["111120"]
+
+
+def test_sentences_of_naics_2022(real_descriptions: pl.DataFrame, real_entries: pl.DataFrame) -> None:
+    started = time.perf_counter()
+    frame = text.description_sentences(real_descriptions, real_entries)
+    assert time.perf_counter() - started < 2
+    assert frame.columns == ["code", "sentence"]
+    assert 2_000 < frame.height < 2_300
+    assert frame["code"].n_unique() > 1_300
+    assert frame["sentence"].is_unique().all()
+    assert ("111110", "growing soybeans and/or producing soybean seeds") in frame.rows()
+    said = frame["sentence"]
+    leftovers = r"classified|[Cc]ross-[Rr]eferences|\(\d\)|^This |primarily engaged in$|the following$|\bT$"
+    fragments = r"[;,:(]$|^[^(]*\)|\([^)]*$"
+    assert said.filter(said.str.contains(f"{leftovers}|{fragments}")).to_list() == []
+    assert said.str.split(" ").list.len().min() >= 3  # type: ignore[operator]
+    assert text.unseen_within(frame, "sentence", real_entries).is_empty()
+
+
+def test_repeated_entries_are_those_in_a_title_or_word_for_word_in_a_description() -> None:
+    frame = pl.DataFrame({"title": ["Soy Farming"], "description": ["Farms that grow soy-beans, or rye."]})
+    entries = entries_of(
+        ("111110", "Soy farming", "held_out"),
+        ("111110", "Soy beans", "validation"),
+        ("111110", "Bean", "held_out"),
+        ("111110", "Rye", "train"),
+        ("111120", "soy beans or rye", "held_out"),
+        ("111120", "Farm", "held_out"),
+    )
+    assert text.repeated_entries(frame, entries).to_list() == [True, True, False, False, True, False]
+
+
+def test_entries_that_naics_2022_repeats(real_descriptions: pl.DataFrame, real_entries: pl.DataFrame) -> None:
+    titles = real_descriptions.select(key=text.normalised("title"))
+    described = text.unseen_within(real_descriptions, "description", real_entries)
+    for split, counts in (("held_out", (38, 59, 78)), ("validation", (13, 27, 34))):
+        part = real_entries.filter(split=split).with_columns(key=text.normalised("entry"))
+        found = [part.join(where, on="key", how="semi").height for where in (titles, described)]
+        assert (*found, text.repeated_entries(real_descriptions, part).sum()) == counts
+    assert not text.repeated_entries(real_descriptions, real_entries.filter(split="train")).any()
 
 
 def test_activity_phrases(tmp_path: Path) -> None:
@@ -189,7 +334,7 @@ def test_activity_phrases(tmp_path: Path) -> None:
         ("332", "Growing nothing."),
     ]
     books = source.read(tmp_path)
-    entries = text.index_entries(books, 0.0)
+    entries = text.index_entries(books, 0.0, 0.0)
     phrases = text.activity_phrases(books, text.descriptions(books, entries), entries)
     assert phrases.rows() == [
         ("Growing wheat", "111120", "111110"),
@@ -219,7 +364,7 @@ def test_descriptions_of_naics_2022(real_descriptions: pl.DataFrame) -> None:
         "title": pl.String,
         "description": pl.String,
         "description_from": pl.String,
-        "examples": pl.String,
+        "examples": pl.List(pl.String),
         "excluded": pl.String,
         "excluded_codes": pl.List(pl.String),
     }
@@ -230,7 +375,8 @@ def test_descriptions_of_naics_2022(real_descriptions: pl.DataFrame) -> None:
     assert required.null_count().row(0) == (0, 0, 0, 0)
     assert frame["title"].str.contains(r"^\S.*[^T\s]$|GT$|^T").all()
     for column in ("title", "description", "examples", "excluded"):
-        assert not frame[column].str.contains(r"\s\s|^\s|\s$|[\r\n]|</?[a-z]").any()
+        texts = frame.select(column).explode(column) if column == "examples" else frame
+        assert not texts[column].str.contains(r"\s\s|^\s|\s$|[\r\n]|</?[a-z]").any()
     leftovers = "NULL|The Sector as a Whole|Cross-References|Illustrative Examples|See industry description"
     assert not frame["description"].str.contains(leftovers).any()
     assert frame["description"].str.len_chars().min() > 30  # type: ignore[operator]
@@ -260,29 +406,52 @@ def test_examples_of_naics_2022(
 ) -> None:
     assert real_entries.height == 20_373
     assert real_entries["code"].n_unique() == 1_010
-    assert 0.19 < (real_entries["split"] == "held_out").mean() < 0.21  # type: ignore[operator]
+    assert dict(real_entries["split"].value_counts().rows()) == {
+        "train": 14_663,
+        "validation": 1_611,
+        "held_out": 4_099,
+    }
     paragraphs = real_books.descriptions.filter(pl.col("description").str.contains("Illustrative Examples:"))
     assert paragraphs.height == 381
-    with_examples = text.descriptions(real_books, text.index_entries(real_books, 0.0)).filter(
-        pl.col("examples").is_not_null()
-    )
+    with_examples = text.descriptions(real_books, text.index_entries(real_books, 0.0, 0.0)).drop_nulls("examples")
     assert set(with_examples["code"]) == set(real_entries["code"]) | set(paragraphs["code"])
-    assert row(real_descriptions, "111110")["examples"] == "Soybean farming, field and seed production"
+    assert row(real_descriptions, "111110")["examples"] == ["Soybean farming, field and seed production"]
 
 
-def test_no_held_out_entry_is_in_a_text_of_naics_2022(
+def test_every_training_entry_of_naics_2022_is_an_example_in_file_order(
+    real_entries: pl.DataFrame, real_descriptions: pl.DataFrame
+) -> None:
+    examples = real_descriptions.select("code", entry="examples").explode("entry").drop_nulls()
+    training = real_entries.filter(split="train")
+    listed = examples.filter(~pl.col("code").is_in(training["code"].implode()))
+    assert examples.filter(pl.col("code").is_in(training["code"].implode())).equals(
+        training.select("code", "entry").sort("code", maintain_order=True)
+    )
+    assert listed.height > 100
+    assert listed["entry"].str.len_chars().max() < 200  # type: ignore[operator]
+
+
+def test_no_unseen_entry_is_in_a_text_of_naics_2022(
     real_books: Workbooks, real_entries: pl.DataFrame, real_descriptions: pl.DataFrame
 ) -> None:
-    held_out = {text.normalise(entry) for entry in real_entries.filter(pl.col("split") == "held_out")["entry"]}
-    assert len(held_out) > 4_000
-    items = [item for cell in real_descriptions["examples"].drop_nulls() for item in cell.split("; ")]
-    assert len(items) > 16_000
-    assert not held_out & {text.normalise(item) for item in items}
+    unseen = {text.normalise(entry) for entry in real_entries.filter(pl.col("split") != "train")["entry"]}
+    assert len(unseen) == 5_710
+    items = real_descriptions["examples"].explode().drop_nulls()
+    assert len(items) > 14_663
+    assert not unseen & {text.normalise(item) for item in items}
     statements = [each for cell in real_descriptions["excluded"].drop_nulls() for each in re.split(r"(?<=\.) ", cell)]
     activities = {text.normalise(re.split(r"--are classified| are classified", each)[0]) for each in statements}
-    assert not held_out & activities
+    assert not unseen & activities
     phrases = text.activity_phrases(real_books, real_descriptions, real_entries)
-    assert not held_out & {text.normalise(phrase) for phrase in phrases["phrase"]}
+    assert not unseen & {text.normalise(phrase) for phrase in phrases["phrase"]}
+
+
+def test_excluded_phrases_of_naics_2022_are_found_again(
+    real_books: Workbooks, real_entries: pl.DataFrame, real_descriptions: pl.DataFrame
+) -> None:
+    found = text.excluded_phrases(real_descriptions)
+    known = text.activity_phrases(real_books, real_descriptions, real_entries).select("phrase", code="under").unique()
+    assert known.join(found, on=["code", "phrase"], how="semi").height > 0.99 * known.height
 
 
 def test_activity_phrases_of_naics_2022(

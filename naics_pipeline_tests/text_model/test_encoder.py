@@ -8,17 +8,24 @@ import torch
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.settings import Lora, Model
-from naics_pipeline.text_model.encoder import ChannelEncoder, hidden_states
+from naics_pipeline.settings import Adapter, Adapters, Model
+from naics_pipeline.text_model.encoder import TextEncoder, hidden_states
 from naics_pipeline.text_model.fusion import Fusion, MixtureOfExperts, drop_channels
-from naics_pipeline.text_model.tokens import CHANNELS, Ragged, tokenize
+from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT, Ragged, tokenize
 
 TEXTS = ["Growing soybeans", "Flour milling", "a", "Repair and maintenance of locomotives and rail cars"]
 
 
-def encoder_of(tiny_base: Path, **changes: object) -> ChannelEncoder:
+NAMES = (SHORT, *LONG_CHANNELS)
+
+
+def encoder_of(tiny_base: Path, **changes: object) -> TextEncoder:
     torch.manual_seed(0)
-    return ChannelEncoder(tiny_base, Model(base=str(tiny_base), **changes)).eval()
+    return TextEncoder(tiny_base, Model(base=str(tiny_base), **changes)).eval()
+
+
+def top_block(name: str = "description") -> dict[str, Adapters]:
+    return {"adapters": Adapters(**{name: Adapter(blocks=1)})}
 
 
 @pytest.fixture
@@ -28,97 +35,177 @@ def tokens(tiny_base: Path) -> Ragged:
     return tokenize(AutoTokenizer.from_pretrained(tiny_base), TEXTS, 32)
 
 
-def stir(encoder: ChannelEncoder) -> None:
+def stir(encoder: TextEncoder) -> None:
     """LoRA starts as the identity (B = 0); give each adapter something to say."""
     for name, parameter in encoder.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
 
 
+def read(encoder: TextEncoder, name: str, texts: Ragged, tokens_per_group: int = 4096) -> torch.Tensor:
+    return encoder.encode(name, texts, np.arange(len(texts)), tokens_per_group)
+
+
+def scored(encoder: TextEncoder, tokens: Ragged, tokens_per_group: int = 4096) -> torch.Tensor:
+    """A number that hangs on every adapter; of vectors of length 1 a plain sum of squares would not."""
+    direction = torch.randn(encoder.width, generator=torch.Generator().manual_seed(1))
+    return torch.stack([(read(encoder, name, tokens, tokens_per_group) @ direction).sum() for name in NAMES]).sum()
+
+
 def test_every_adapter_gets_a_gradient_in_one_step_and_the_base_none(tiny_base: Path, tokens: Ragged) -> None:
     encoder = encoder_of(tiny_base)
     stir(encoder)
-    sum(encoder.encode(channel, tokens, np.arange(4), 4096).sum() for channel in CHANNELS).backward()
-    for channel in CHANNELS:
-        gradients = [p.grad for name, p in encoder.named_parameters() if f".{channel}." in name]
+    scored(encoder, tokens).backward()
+    for name in NAMES:
+        gradients = [p.grad for parameter, p in encoder.named_parameters() if f".{name}." in parameter]
         assert gradients
         assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
     assert all(p.grad is None for name, p in encoder.named_parameters() if "lora_" not in name)
 
 
-def test_adapters_lie_on_every_linear_layer_of_the_blocks_only(tiny_base: Path) -> None:
-    names = {name for name, _ in encoder_of(tiny_base).named_modules() if name.endswith("lora_A.title")}
-    assert len(names) == 2 * 6
-    assert not any("pooler" in name for name in names)
-    top = {
-        name for name, _ in encoder_of(tiny_base, trainable_blocks=1).named_modules() if name.endswith("lora_A.title")
-    }
-    assert len(top) == 6
-    assert all(".layer.1." in name for name in top)
+def test_adapters_lie_on_every_linear_layer_of_their_blocks_only(tiny_base: Path) -> None:
+    def layers(encoder: TextEncoder, adapter: str) -> set[str]:
+        return {name for name, _ in encoder.named_modules() if name.endswith(f"lora_A.{adapter}")}
+
+    assert len(layers(encoder_of(tiny_base), SHORT)) == 2 * 6
+    assert not any("pooler" in name for name in layers(encoder_of(tiny_base), SHORT))
+    split = encoder_of(tiny_base, **top_block())
+    assert len(layers(split, "description")) == 6
+    assert all(".layer.1." in name for name in layers(split, "description"))
+    assert len(layers(split, SHORT)) == 12
+
+
+def test_without_blocks_there_is_no_adapter_and_the_base_itself_reads(tiny_base: Path, tokens: Ragged) -> None:
+    encoder = encoder_of(tiny_base, adapters=Adapters(excluded=Adapter(blocks=0)))
+    stir(encoder)
+    assert not [name for name, _ in encoder.named_parameters() if ".excluded." in name]
+    assert not encoder.learns("excluded")
+    plain = encoder_of(tiny_base)
+    torch.testing.assert_close(read(encoder, "excluded", tokens), read(plain, "excluded", tokens))
+    states = hidden_states(encoder, "excluded", tokens, 64)
+    torch.testing.assert_close(read(encoder, "excluded", states), read(plain, "excluded", tokens), atol=2e-3, rtol=2e-3)
+
+
+def test_vectors_have_length_one(tiny_base: Path, tokens: Ragged) -> None:
+    torch.testing.assert_close(read(encoder_of(tiny_base), SHORT, tokens).norm(dim=-1), torch.ones(4))
 
 
 def test_top_blocks_over_cached_states_give_what_the_whole_model_gives(tiny_base: Path, tokens: Ragged) -> None:
-    whole, split = encoder_of(tiny_base), encoder_of(tiny_base, trainable_blocks=1)
-    states = hidden_states(split, tokens, 64)
+    whole, split = encoder_of(tiny_base), encoder_of(tiny_base, **top_block())
+    # An adapter of all blocks beside it must not reach what is cached.
+    stir_short = [p for name, p in split.named_parameters() if "lora_B.short" in name]
+    for parameter in stir_short:
+        torch.nn.init.normal_(parameter, std=0.5)
+    states = hidden_states(split, "description", tokens, 64)
     assert states.values.dtype == np.float16
-    expected = whole.encode("title", tokens, np.arange(4), 4096)
-    torch.testing.assert_close(split.encode("title", states, np.arange(4), 4096), expected, atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(split.encode("title", tokens, np.arange(4), 4096), expected)
+    expected = read(whole, "description", tokens)
+    torch.testing.assert_close(read(split, "description", states), expected, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(read(split, "description", tokens), expected)
 
 
 def test_grouping_and_padding_do_not_change_a_text(tiny_base: Path, tokens: Ragged) -> None:
     encoder = encoder_of(tiny_base)
     stir(encoder)
-    together = encoder.encode("title", tokens, np.array([3, 0, 2]), 4096)
-    apart = torch.cat([encoder.encode("title", tokens, np.array([row]), 1) for row in (3, 0, 2)])
+    together = encoder.encode(SHORT, tokens, np.array([3, 0, 2]), 4096)
+    apart = torch.cat([encoder.encode(SHORT, tokens, np.array([row]), 1) for row in (3, 0, 2)])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
 
 
-def test_channels_differ_once_their_adapters_do(tiny_base: Path, tokens: Ragged) -> None:
+def test_adapters_differ_once_they_have_learned(tiny_base: Path, tokens: Ragged) -> None:
     encoder = encoder_of(tiny_base)
-    first, second = (encoder.encode(channel, tokens, np.arange(4), 4096) for channel in CHANNELS[:2])
-    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(read(encoder, SHORT, tokens), read(encoder, "description", tokens))
     stir(encoder)
-    first, second = (encoder.encode(channel, tokens, np.arange(4), 4096) for channel in CHANNELS[:2])
-    assert not torch.allclose(first, second)
+    assert not torch.allclose(read(encoder, SHORT, tokens), read(encoder, "description", tokens))
 
 
-def test_gradient_checkpointing_recomputes_with_the_same_adapter(tiny_base: Path, tokens: Ragged) -> None:
-    def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
-        encoder = encoder_of(tiny_base, gradient_checkpointing=checkpointing)
+def test_several_groups_are_recomputed_with_the_same_adapter_and_give_the_same_gradients(
+    tiny_base: Path, tokens: Ragged
+) -> None:
+    def gradients(tokens_per_group: int) -> dict[str, torch.Tensor]:
+        encoder = encoder_of(tiny_base)
         stir(encoder)
-        sum(
-            (position + 1) * encoder.encode(channel, tokens, np.arange(4), 64).square().sum()
-            for position, channel in enumerate(CHANNELS)
-        ).backward()
+        scored(encoder, tokens, tokens_per_group).backward()
         return {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
 
-    plain, checkpointed = gradients(False), gradients(True)
-    assert plain.keys() == checkpointed.keys()
-    for name, value in plain.items():
-        torch.testing.assert_close(checkpointed[name], value, msg=name)
+    one, several = gradients(4096), gradients(16)
+    assert one.keys() == several.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(several[name], value, msg=name, atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_recomputed_repeats_the_dropout_of_the_first_time(
+    tiny_base: Path, tokens: Ragged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients() -> dict[str, torch.Tensor]:
+        encoder = encoder_of(tiny_base).train()
+        stir(encoder)
+        torch.manual_seed(5)
+        scored(encoder, tokens, 16).backward()
+        return {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+
+    recomputed = gradients()
+    monkeypatch.setattr(
+        "naics_pipeline.text_model.encoder.checkpoint", lambda run, *values, use_reentrant: run(*values)
+    )
+    kept = gradients()
+    assert recomputed.keys() == kept.keys()
+    for name, value in kept.items():
+        torch.testing.assert_close(recomputed[name], value, msg=name, atol=1e-6, rtol=1e-5)
+
+
+def test_several_groups_keep_little_for_the_backward_pass(tiny_base: Path, tokens: Ragged) -> None:
+    encoder, many = encoder_of(tiny_base), Ragged.joined([tokens] * 8)
+
+    def kept(tokens_per_group: int) -> int:
+        sizes: list[int] = []
+
+        def pack(value: torch.Tensor) -> torch.Tensor:
+            sizes.append(value.nbytes)
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            read(encoder, SHORT, many, tokens_per_group)
+        return sum(sizes)
+
+    assert kept(200) < 0.1 * kept(8192)
 
 
 def test_dropout_is_on_in_training_and_off_in_evaluation(tiny_base: Path, tokens: Ragged) -> None:
     encoder = encoder_of(tiny_base)
     stir(encoder)
-    rows = np.arange(4)
-    assert torch.equal(encoder.encode("title", tokens, rows, 4096), encoder.encode("title", tokens, rows, 4096))
+    assert torch.equal(read(encoder, SHORT, tokens), read(encoder, SHORT, tokens))
     encoder.train()
-    assert not torch.equal(encoder.encode("title", tokens, rows, 4096), encoder.encode("title", tokens, rows, 4096))
-    still = encoder_of(tiny_base, dropout=0.0, lora=Lora(dropout=0.0)).train()
-    assert torch.equal(still.encode("title", tokens, rows, 4096), still.encode("title", tokens, rows, 4096))
+    assert not torch.equal(read(encoder, SHORT, tokens), read(encoder, SHORT, tokens))
+    still = encoder_of(tiny_base, dropout=0.0).train()
+    assert torch.equal(read(still, SHORT, tokens), read(still, SHORT, tokens))
 
 
-def test_more_trainable_blocks_than_there_are_is_refused(tiny_base: Path) -> None:
-    with pytest.raises(ModelError, match=r"model\.trainable_blocks: 3 of the 2 blocks"):
-        encoder_of(tiny_base, trainable_blocks=3)
+def test_more_blocks_than_there_are_is_refused(tiny_base: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.adapters\.short\.blocks: 3 of the 2 blocks"):
+        encoder_of(tiny_base, adapters=Adapters(short=Adapter(blocks=3)))
+
+
+def test_full_fine_tuning_trains_a_base_of_its_own_for_short_text(tiny_base: Path, tokens: Ragged) -> None:
+    encoder = encoder_of(tiny_base, short_text="full")
+    before = read(encoder, "description", tokens).detach()
+    assert not [name for name, _ in encoder.named_parameters() if ".short." in name]
+    optimizer = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.5)
+    scored(encoder, tokens).backward()
+    assert encoder.full is not None
+    assert all(p.grad is not None for name, p in encoder.full.named_parameters() if "layer.1.attention.self" in name)
+    optimizer.zero_grad()
+    (read(encoder, SHORT, tokens)[:, 0]).sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(read(encoder, "description", tokens), before)
+    assert not torch.allclose(read(encoder, SHORT, tokens), before)
 
 
 def test_experts_match_their_definition() -> None:
     torch.manual_seed(0)
-    moe = MixtureOfExperts(6, 8, 5, experts=4, top_k=2)
-    torch.nn.init.normal_(moe.gate.weight)
+    moe = MixtureOfExperts(6, 8, 5, experts=4, top_k=2, dropout=0.0)
+    assert (moe(torch.randn(7, 6))[0] == 0).all()
+    for parameter in moe.parameters():
+        torch.nn.init.normal_(parameter)
     x = torch.randn(7, 6)
     out, probabilities = moe(x)
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(7))
@@ -139,6 +226,8 @@ def test_an_absent_channel_counts_as_its_learned_vector(fusion: str, geometry: s
     channels = torch.randn(3, 4, 8)
     present = torch.ones(3, 4, dtype=torch.bool)
     present[1, 2] = False
+    for parameter in model.experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.01)
     before, _ = model(channels, present)
     channels[1, 2] = 99.0
     after, _ = model(channels, present)
@@ -163,6 +252,23 @@ def test_distances_are_those_of_the_geometry(geometry: str) -> None:
     reference = {"lorentz": lambda u, v: lorentz.distance(u[:, None], v[None]), "euclidean": torch.cdist}
     expected = reference[geometry](points, points)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_space_starts_as_the_cosine_of_principal_components() -> None:
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(60, 16) + 1, dim=-1)
+    model = Fusion(16, Model(embedding_dim=4, expert_dim=8)).eval()
+    model.start_from(vectors)
+    channels, present = torch.zeros(60, 4, 16), torch.zeros(60, 4, dtype=torch.bool)
+    channels[:, 0], present[:, 0] = vectors, True
+    points, _ = model(channels, present)
+    mean = vectors.double().mean(0)
+    _, _, components = torch.linalg.svd(vectors.double() - mean, full_matrices=False)
+    kept = torch.nn.functional.normalize((vectors.double() - mean) @ components[:4].T, dim=-1)
+    found = model.distances(points.double(), points.double())
+    assert torch.equal(found.argsort(1)[:, 1:], (-kept @ kept.T).argsort(1)[:, 1:])
+    radii = model.radii(points)
+    torch.testing.assert_close(radii, radii[0].expand(60), rtol=1e-4, atol=1e-4)
 
 
 def test_curvature_is_learned_only_when_asked_and_stays_in_bounds() -> None:

@@ -1,12 +1,11 @@
-"""Training a stage on the bundled sample with a tiny base: what moves, what is kept, what happens when it breaks."""
+"""Training a stage with a tiny base: what is kept, what comes out, what happens when it breaks."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -15,326 +14,392 @@ import torch
 
 from naics_pipeline.errors import ModelError, TrainingError
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.settings import Model, Objective, Settings, Tokens, Training
-from naics_pipeline.taxonomy import text
-from naics_pipeline.text_model import inference, training
+from naics_pipeline.settings import Settings
+from naics_pipeline.text_model import checkpoints, inference, module, training
 from naics_pipeline.text_model.curriculum import Stage
-from naics_pipeline.text_model.tokens import CHANNELS
+from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT
+from naics_pipeline_tests.conftest import REPOSITORY
+from naics_pipeline_tests.text_model.small import CACHED, ONE_EPOCH, STAGE, changed, settings_of
 
-STAGE = Stage(
-    name="first",
-    positive_levels=(5, 6),
-    positive_distance_max=3.0,
-    difficulty_buckets=(1, 2, 6),
-    bucket_percentages={1: 0.5, 2: 0.25, 6: 0.25},
-    k_negatives=4,
-    epochs=3,
-    learning_rate=0.003,
-)
-
-
-def settings_of(tiny_base: Path, model: dict | None = None, **changes: object) -> Settings:
-    return Settings(
-        accelerator="cpu",
-        tokens=Tokens(title=12, description=12, examples=12, excluded=12, query=12),
-        model=Model(base=str(tiny_base), embedding_dim=8, expert_dim=16, **(model or {})),
-        objective=Objective(**{"temperature": 0.5, **changes}),
-        training=Training(pairs_per_batch=16, pairs_per_epoch=64, queries_per_batch=32, live_codes=40),
-    )
-
-
-@pytest.fixture(scope="session")
-def phrases(sample_books, sample_descriptions, sample_entries) -> pl.DataFrame:
-    return text.activity_phrases(sample_books, sample_descriptions, sample_entries)
-
-
-@pytest.fixture
-def run(sample_descriptions, sample_entries, phrases, tmp_path) -> Callable[..., training.StageResult]:
-    def train(
-        settings: Settings, stage: Stage = STAGE, start_from: Path | None = None, **hooks
-    ) -> training.StageResult:
-        return training.train_stage(
-            stage,
-            settings,
-            descriptions=sample_descriptions,
-            index_entries=sample_entries,
-            phrases=phrases,
-            token_cache=tmp_path / "token_cache",
-            hidden_cache=tmp_path / "hidden",
-            directory=tmp_path / "stages" / hooks.pop("place", stage.name),
-            start_from=start_from,
-            metrics=lambda distances: {"largest": float(distances.max())},
-            on_epoch=hooks.pop("on_epoch", lambda epoch, values: None),
-        )
-
-    return train
+NO_ENTRIES = pl.DataFrame(schema={"code": pl.String, "entry": pl.String, "split": pl.String})
+NO_PHRASES = pl.DataFrame(schema={"phrase": pl.String, "code": pl.String, "under": pl.String})
 
 
 def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=False)["state_dict"]
 
 
-def test_a_stage_learns_moves_every_adapter_and_keeps_the_base(run, tiny_base: Path) -> None:
-    epochs = []
-    result = run(settings_of(tiny_base), on_epoch=lambda epoch, values: epochs.append(epoch))
-    assert epochs == [0, 1, 2]
-    assert result.history[-1]["train/loss"] < result.history[0]["train/loss"]
-    assert {"train/contrastive", "train/query", "train/hierarchy", "train/balance", "train/radius"} <= set(
-        result.history[0]
-    )
-    assert {"val/loss", "val/query_top1", "largest", "radius/level_6", "negatives/bucket_1"} <= set(result.history[0])
-    state = state_of(result.last)
-    for channel in CHANNELS:
-        moved = [value for name, value in state.items() if f"lora_B.{channel}." in name]
+def trained_terms(result: training.StageResult) -> set[str]:
+    return {name.removeprefix("train/") for name in result.history[0] if name.startswith("train/")} - {"loss"}
+
+
+@pytest.fixture
+def stage_directory(finished, tmp_path: Path) -> Path:
+    """A copy of a finished stage, to start from or to damage."""
+    return shutil.copytree(finished.best.parent, tmp_path / "stages" / "first")
+
+
+def test_a_stage_learns_moves_every_adapter_and_keeps_the_base(finished) -> None:
+    first, last = finished.history[0], finished.history[-1]
+    assert last["train/loss"] < first["train/loss"]
+    assert trained_terms(finished) == {"contrastive", "query", "hierarchy", "balance", "radius"}
+    assert {"val/loss", "val/query_top1", "largest", "radius/level_6", "negatives/bucket_1"} <= set(first)
+    state = state_of(finished.last)
+    for adapter in (SHORT, *LONG_CHANNELS):
+        moved = {name: value for name, value in state.items() if f"lora_B.{adapter}." in name}
         assert len(moved) == 12
-        assert all(value.abs().max() > 0 for value in moved)
+        assert all(value.abs().max() > 0 for value in moved.values())
+        assert all(any(f"layer.{block}." in name for name in moved) for block in (0, 1))
     # The base is named, not held.
     assert not [name for name in state if ".encoder." in name and "lora_" not in name]
-    record = training.read_stage(result.best.parent)
-    assert record["metrics"]["val/loss"] == min(values["val/loss"] for values in result.history)
 
 
-def test_codes_lie_where_their_cached_states_put_them(run, tiny_base: Path, sample_descriptions: pl.DataFrame) -> None:
-    result = run(settings_of(tiny_base, {"trainable_blocks": 1}))
-    assert result.channels["title"].values.dtype == np.float16
-    embedder = inference.TextEmbedder.load(result.best, "cpu")
-    cached, afresh = (embedder.embed_codes(sample_descriptions, texts).points for texts in (result.channels, None))
-    np.testing.assert_allclose(cached, afresh, rtol=0, atol=0.01 * afresh[:, 1:].std())
+def test_the_best_epoch_is_that_of_the_least_loss_on_what_was_not_trained_on(run, tiny_base: Path, monkeypatch) -> None:
+    losses = iter([1.0, 0.5, 2.0])
+    monkeypatch.setattr(module.StageModule, "_total", lambda self, terms: _total(self, terms, losses))
+    result = run(settings_of(tiny_base))
+    assert [values["val/loss"] for values in result.history] == [1.0, 0.5, 2.0]
+    assert result.metrics == result.history[1]
+    record = checkpoints.read_stage(result.best.parent)
+    assert record["metrics"] == result.history[1]
+    best, last = state_of(result.best), state_of(result.last)
+    assert any(not torch.equal(best[name], last[name]) for name in best)
+    # What is handed on is of the best epoch as well.
+    again = inference.TextEmbedder.load(result.best, "cpu").embed_texts(["growing soybeans"])
+    np.testing.assert_allclose(result.embedder.embed_texts(["growing soybeans"]), again, atol=1e-6)
 
 
-def test_the_same_seed_gives_the_same_history_and_another_another(run, tiny_base: Path) -> None:
-    def losses(settings: Settings, place: str) -> list[float]:
-        return [values["train/loss"] for values in run(settings, place=place).history]
+_whole_total = module.StageModule._total
+
+
+def _total(self, terms, validation_losses):
+    """The loss as it is in training, and one said beforehand in validation."""
+    return _whole_total(self, terms) if torch.is_grad_enabled() else torch.tensor(next(validation_losses))
+
+
+def test_codes_lie_where_their_cached_states_put_them(run, tiny_base: Path, frames) -> None:
+    result = run(settings_of(tiny_base, CACHED))
+    afresh = inference.TextEmbedder.load(result.best, "cpu").embed_codes(frames["descriptions"])
+    assert result.codes.codes.tolist() == afresh.codes.tolist()
+    np.testing.assert_allclose(result.codes.points, afresh.points, rtol=0, atol=0.02 * afresh.points[:, 1:].std())
+
+
+def test_short_texts_are_places_of_the_space_and_unseen_ones_are_not(finished, frames) -> None:
+    places, entries = finished.places, frames["index_entries"]
+    assert set(places.columns["kind"]) == {"title", "entry", "phrase", "sentence"}
+    texts = set(places.columns.filter(kind="entry")["text"])
+    assert not set(entries.filter(pl.col("split") != "train")["entry"]) & set(places.columns["text"])
+    assert set(entries.filter(split="train")["entry"]) <= texts
+    afresh = finished.embedder.embed_texts(places.columns["text"].to_list())
+    np.testing.assert_allclose(places.points, afresh, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_history_and_another_another(run, finished, tiny_base: Path) -> None:
+    def losses(result: training.StageResult) -> list[float]:
+        return [values["train/loss"] for values in result.history]
 
     settings = settings_of(tiny_base)
-    first, again = losses(settings, "a"), losses(settings, "b")
-    assert first == again
-    assert len(set(first)) == 3
-    assert losses(settings.model_copy(update={"seed": 7}), "c") != first
+    assert losses(run(settings)) == losses(finished)
+    assert len(set(losses(finished))) == 3
+    other = run(settings.model_copy(update={"seed": 7}), ONE_EPOCH, place="other")
+    assert losses(other)[0] != losses(finished)[0]
 
 
-def test_a_run_cut_short_goes_on_with_the_losses_of_an_unbroken_one(run, tiny_base: Path) -> None:
-    settings = settings_of(tiny_base)
-    unbroken = run(settings, place="unbroken")
+# Interruptions
+
+
+def test_a_run_goes_on_from_its_last_epoch_even_if_an_earlier_one_was_the_best(
+    run, tiny_base: Path, monkeypatch
+) -> None:
+    losses = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(module.StageModule, "_total", lambda self, terms: _total(self, terms, losses))
+
+    def stop(epoch: int, values: dict[str, float]) -> None:
+        if epoch == 2:
+            raise OSError("pulled the plug")
+
+    epochs: list[int] = []
+    with pytest.raises(OSError, match="pulled the plug"):
+        run(settings_of(tiny_base), on_epoch=stop)
+    losses = iter([3.0])
+    result = run(settings_of(tiny_base), on_epoch=lambda epoch, values: epochs.append(epoch))
+    assert epochs == [2]
+    # The best is remembered, too.
+    assert result.metrics["val/loss"] == 1.0
+    best, last = (torch.load(path, weights_only=False)["epoch"] for path in (result.best, result.last))
+    assert (best, last) == (0, 2)
+
+
+def goes_on_as(resumed: training.StageResult, unbroken: training.StageResult) -> None:
+    for left, right in zip(unbroken.history, resumed.history, strict=True):
+        for name in ("train/loss", "val/loss", "val/query", "largest"):
+            assert left[name] == right[name], name
+    state = state_of(resumed.last)
+    for name, value in state_of(unbroken.last).items():
+        assert torch.equal(state[name], value)
+
+
+def test_a_run_cut_short_goes_on_with_the_losses_of_an_unbroken_one(run, finished, tiny_base: Path) -> None:
+    def stop(epoch: int, values: dict[str, float]) -> None:
+        if epoch == 1:
+            raise OSError("pulled the plug")
+
+    epochs: list[int] = []
+    with pytest.raises(OSError, match="pulled the plug"):
+        run(settings_of(tiny_base), on_epoch=stop)
+    resumed = run(settings_of(tiny_base), on_epoch=lambda epoch, values: epochs.append(epoch))
+    assert epochs == [1, 2]
+    goes_on_as(resumed, finished)
+
+
+def test_kill_9_in_the_middle_of_an_epoch_costs_only_that_epoch(run, finished, tiny_base: Path, tmp_path: Path) -> None:
+    script = f"""
+import sys, time
+from pathlib import Path
+from naics_pipeline.settings import Download
+from naics_pipeline.taxonomy import census
+from naics_pipeline.text_model import module, training
+from naics_pipeline_tests.text_model import small
+root, step = Path({str(tmp_path)!r}), module.StageModule.training_step
+def slow(self, batch, index):
+    if self.current_epoch == 1 and index == 2:
+        print("MIDDLE", flush=True)
+        time.sleep(300)
+    return step(self, batch, index)
+module.StageModule.training_step = slow
+training.train_stage(
+    small.STAGE,
+    small.settings_of(Path({str(tiny_base)!r})),
+    **small.few_frames(census.read_source("sample", 2022, Download(), root)),
+    token_cache=root / "token_cache",
+    hidden_cache=root / "hidden",
+    directory=root / "stages" / "first",
+    start_from=None,
+    metrics=lambda distances: {{"largest": float(distances.max())}},
+    on_epoch=lambda epoch, values: None,
+)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert process.stdout
+    assert any("MIDDLE" in line for line in process.stdout)
+    # In the midst of a step, not on its way out for some other reason.
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    epochs: list[int] = []
+    resumed = run(settings_of(tiny_base), on_epoch=lambda epoch, values: epochs.append(epoch))
+    assert epochs == [1, 2]
+    goes_on_as(resumed, finished)
+
+
+def test_other_settings_do_not_resume_and_a_finished_stage_stays_until_the_next_is_done(
+    run, stage_directory: Path, tiny_base: Path
+) -> None:
+    before = (stage_directory / "best.ckpt").read_bytes()
 
     def stop(epoch: int, values: dict[str, float]) -> None:
         if epoch == 1:
             raise OSError("pulled the plug")
 
-    with pytest.raises(OSError, match="pulled the plug"):
-        run(settings, place="cut", on_epoch=stop)
-    resumed_epochs = []
-    resumed = run(settings, place="cut", on_epoch=lambda epoch, values: resumed_epochs.append(epoch))
-    assert resumed_epochs == [1, 2]
-    for left, right in zip(unbroken.history, resumed.history, strict=True):
-        for name in ("train/loss", "val/loss", "val/query", "largest"):
-            assert left[name] == right[name], name
-    for name, value in state_of(unbroken.last).items():
-        assert torch.equal(state_of(resumed.last)[name], value)
-
-
-def test_other_settings_do_not_resume_and_a_finished_stage_stays_until_the_next_is_done(run, tiny_base: Path) -> None:
-    finished = run(settings_of(tiny_base))
-    before = finished.best.read_bytes()
-
-    def stop(epoch: int, values: dict[str, float]) -> None:
-        raise OSError("pulled the plug")
-
     with pytest.raises(OSError, match="pulled"):
         run(settings_of(tiny_base, hierarchy=2.0), on_epoch=stop)
-    assert finished.best.read_bytes() == before
-    epochs = []
+    assert (stage_directory / "best.ckpt").read_bytes() == before
+    assert len(list(stage_directory.glob(".unfinished-*"))) == 1
+    epochs: list[int] = []
     run(settings_of(tiny_base, hierarchy=3.0), on_epoch=lambda epoch, values: epochs.append(epoch))
     assert epochs == [0, 1, 2]
-    assert finished.best.read_bytes() != before
-    assert not list(finished.best.parent.glob(".unfinished-*"))
-
-
-def test_kill_9_in_the_middle_of_an_epoch_costs_only_that_epoch(run, tiny_base, sample_descriptions, tmp_path) -> None:
-    script = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from naics_pipeline_tests.text_model import test_training as t
-from naics_pipeline.text_model import training, module
-from naics_pipeline.taxonomy import census, text
-from naics_pipeline.settings import Download
-from pathlib import Path
-books = census.read_source("sample", 2022, Download(), Path({str(tmp_path)!r}))
-entries = text.index_entries(books, 0.2)
-descriptions = text.descriptions(books, entries)
-step = module.StageModule.training_step
-def slow(self, batch, index):
-    if self.current_epoch == 1:
-        print("MIDDLE", flush=True)
-        time.sleep(60)
-    return step(self, batch, index)
-module.StageModule.training_step = slow
-training.train_stage(t.STAGE, t.settings_of(Path({str(tiny_base)!r})), descriptions=descriptions, index_entries=entries,
-    phrases=text.activity_phrases(books, descriptions, entries), token_cache=Path({str(tmp_path / "token_cache")!r}),
-    hidden_cache=Path({str(tmp_path / "hidden")!r}), directory=Path({str(tmp_path / "stages" / "killed")!r}),
-    metrics=lambda distances: {{"largest": float(distances.max())}}, on_epoch=lambda epoch, values: None,
-    start_from=None)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert any("MIDDLE" in line for line in process.stdout)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    epochs = []
-    resumed = run(settings_of(tiny_base), place="killed", on_epoch=lambda epoch, values: epochs.append(epoch))
-    assert epochs == [1, 2]
-    assert len(resumed.history) == 3
+    assert (stage_directory / "best.ckpt").read_bytes() != before
+    assert not list(stage_directory.glob(".unfinished-*"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(run, tiny_base: Path, monkeypatch) -> None:
-    from naics_pipeline.text_model import module
+    def broken(self, batch, points):
+        whole = term(self, batch, points)
+        return whole * float("nan") if self.training and self.current_epoch == 1 else whole
 
-    whole = module.hierarchy_loss
-    calls = iter(range(10_000))
-    # The fifth step of the run: four a epoch, and one validation between them.
-    monkeypatch.setattr(module, "hierarchy_loss", lambda *a: whole(*a) * (float("nan") if next(calls) == 6 else 1))
+    term = module.StageModule._contrastive
+    monkeypatch.setattr(module.StageModule, "_contrastive", broken)
     with pytest.raises(TrainingError) as raised:
         run(settings_of(tiny_base))
     message = str(raised.value)
     assert "stage first, epoch 1" in message
-    assert "terms: hierarchy" in message
-    assert "learning rate" in message
-    assert "anchors" in message
+    assert "(terms: contrastive)" in message
+    assert "at learning rate 0.00" in message
+    assert "on a batch of codes " in message
     good = Path(message.split("Last good checkpoint: ")[1].split(". Lower")[0])
     assert good.is_file()
 
 
-@pytest.mark.parametrize(
-    "model", [{"fusion": "linear"}, {"geometry": "euclidean"}, {"trainable_blocks": 1}, {"learn_curvature": True}]
-)
-def test_ablations_train_and_embed(run, tiny_base, sample_descriptions, model) -> None:
-    short = STAGE.model_copy(update={"epochs": 1})
-    result = run(settings_of(tiny_base, model), short)
-    embedder = inference.TextEmbedder.load(result.best, "cpu")
-    embeddings = embedder.embed_codes(sample_descriptions)
-    queries = embedder.embed_texts(["growing soybeans", "bank"])
-    width = 8 if model.get("geometry") == "euclidean" else 9
-    assert embeddings.points.shape == (sample_descriptions.height, width)
-    assert queries.shape == (2, width)
-    assert np.isfinite(embeddings.points).all()
+def test_a_bucket_that_falls_short_is_warned_of(run, tiny_base: Path, caplog) -> None:
+    hard = ONE_EPOCH.model_copy(update={"difficulty_buckets": (7,), "bucket_percentages": {7: 1.0}})
+    run(settings_of(tiny_base), hard)
+    said = [record.getMessage() for record in caplog.records if "bucket 7 lacked" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("Stage first: ")
+
+
+# One stage after another
+
+
+def test_the_next_stage_starts_from_the_weights_of_the_one_before(run, finished, tiny_base: Path) -> None:
+    still = ONE_EPOCH.model_copy(update={"name": "second", "after": "first", "learning_rate": 1e-12})
+    second = state_of(run(settings_of(tiny_base), still, start_from=finished.best.parent).last)
+    for name, value in state_of(finished.best).items():
+        torch.testing.assert_close(second[name], value, msg=name, atol=1e-6, rtol=1e-4)
+
+
+def test_a_stage_is_known_by_all_that_it_depends_on(frames, tiny_base: Path) -> None:
+    settings = settings_of(tiny_base)
+    keys = [
+        training.stage_key(STAGE, settings, frames, None),
+        training.stage_key(ONE_EPOCH, settings, frames, None),
+        training.stage_key(STAGE, settings, frames, "earlier"),
+        training.stage_key(STAGE, changed(settings, "model", base_share=0.1), frames, None),
+        training.stage_key(STAGE, changed(settings, "tokens", short=13), frames, None),
+        training.stage_key(STAGE, settings, frames | {"phrases": frames["phrases"][1:]}, None),
+    ]
+    assert len(set(keys)) == len(keys)
+    elsewhere = settings.model_copy(update={"data_dir": "elsewhere"})
+    assert training.stage_key(STAGE, changed(elsewhere, "graph", steps=9), frames, None) == keys[0]
+
+
+def test_weights_of_another_shape_or_a_damaged_checkpoint_are_refused(
+    run, stage_directory: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    after = ONE_EPOCH.model_copy(update={"name": "second", "after": "first"})
+    for model in ({"embedding_dim": 9}, {"short_text": "full"}):
+        with pytest.raises(ModelError, match="trained with other model settings"):
+            run(changed(settings_of(tiny_base), "model", **model), after, start_from=stage_directory)
+    best = stage_directory / "best.ckpt"
+    best.write_bytes(best.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="damaged"):
+        run(settings_of(tiny_base), after, start_from=stage_directory)
+    best.unlink()
+    with pytest.raises(ModelError, match="no finished checkpoint"):
+        run(settings_of(tiny_base), after, start_from=stage_directory)
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        inference.TextEmbedder.load(best, "cpu")
+
+
+def test_a_stage_may_weigh_terms_anew_and_leave_the_adapters_alone(run, tiny_base: Path) -> None:
+    alone = Stage(name="short", contrastive=0, hierarchy=0, radius=0, epochs=1, learning_rate=0.003)
+    first = run(settings_of(tiny_base), alone)
+    assert trained_terms(first) == {"query", "balance"}
+    assert not [name for name in first.history[0] if name.startswith("negatives/")]
+    still = ONE_EPOCH.model_copy(update={"name": "still", "after": "short", "adapter_rate": 0.0, "query": 0.5})
+    second = run(settings_of(tiny_base, radius=0.0), still, start_from=first.best.parent)
+    assert trained_terms(second) == {"query", "balance", "contrastive", "hierarchy"}
+    before, after = state_of(first.best), state_of(second.best)
+    assert all(torch.equal(before[name], after[name]) for name in before if "lora_" in name)
+    assert not torch.equal(before["model.fusion.projection.weight"], after["model.fusion.projection.weight"])
+
+
+# Ablations and embeddings
+
+
+def sound(points: np.ndarray, rows: int, embeddings: inference.Embeddings) -> None:
+    width = 8 if embeddings.geometry == "euclidean" else 9
+    assert points.shape == (rows, width)
+    assert np.isfinite(points).all()
     if width == 9:
-        c = embeddings.curvature
-        assert (c != 1.0) == model.get("learn_curvature", False)
-        assert float(lorentz.violation(torch.from_numpy(embeddings.points), curvature=c).max()) < 1e-9
+        assert float(lorentz.violation(torch.from_numpy(points), curvature=embeddings.curvature).max()) < 1e-9
 
 
-def test_exported_points_are_those_that_training_evaluated(run, tiny_base, sample_descriptions) -> None:
-    result = run(settings_of(tiny_base))
-    embeddings = inference.TextEmbedder.load(result.best, "cpu").embed_codes(sample_descriptions)
+@pytest.mark.parametrize(
+    "model",
+    [{"fusion": "linear"}, {"geometry": "euclidean"}, CACHED, {"learn_curvature": True}, {"base_share": 0.0}],
+    ids=["linear", "euclidean", "cached", "curvature", "no share of the base"],
+)
+def test_ablations_train_and_embed(run, tiny_base: Path, frames, model) -> None:
+    result = run(settings_of(tiny_base, model), ONE_EPOCH)
+    embedder = inference.TextEmbedder.load(result.best, "cpu")
+    codes = embedder.embed_codes(frames["descriptions"])
+    sound(codes.points, frames["descriptions"].height, codes)
+    sound(embedder.embed_texts(["growing soybeans", "bank"]), 2, codes)
+    assert (codes.curvature != 1.0) == model.get("learn_curvature", False)
+
+
+def test_full_fine_tuning_is_saved_and_read_back(run, tiny_base: Path, frames) -> None:
+    result = run(settings_of(tiny_base, {"short_text": "full"}), ONE_EPOCH)
+    state = {name: value for name, value in state_of(result.best).items() if ".encoder.full." in name}
+    base = inference.TextEmbedder.load(result.best, "cpu").model.encoder.model.get_base_model().state_dict()
+    moved = {name for name, value in state.items() if "lora" not in name and _differs(name, value, base)}
+    assert len(moved) > 20
+    read_back = inference.TextEmbedder.load(result.best, "cpu")
+    np.testing.assert_allclose(
+        read_back.embed_texts(["software publishing"]), result.embedder.embed_texts(["software publishing"]), atol=1e-6
+    )
+    np.testing.assert_allclose(read_back.embed_codes(frames["descriptions"]).points, result.codes.points, atol=1e-4)
+
+
+def _differs(name: str, value: torch.Tensor, base: dict[str, torch.Tensor]) -> bool:
+    """Whether a weight of the trained base is another than the frozen one's, which PEFT may call base_layer."""
+    stem, _, last = name.removeprefix("model.encoder.full.").rpartition(".")
+    frozen = base.get(f"{stem}.{last}", base.get(f"{stem}.base_layer.{last}"))
+    return frozen is not None and not torch.equal(value, frozen)
+
+
+def test_exported_points_are_those_that_training_evaluated(finished, frames) -> None:
+    embeddings = inference.TextEmbedder.load(finished.best, "cpu").embed_codes(frames["descriptions"])
+    np.testing.assert_allclose(embeddings.points, finished.codes.points, atol=1e-4)
     points = torch.from_numpy(embeddings.points)
     largest = float(lorentz.pairwise_distance(points, points).max())
-    assert largest == pytest.approx(result.metrics["largest"], rel=1e-3)
-
-
-def test_the_next_stage_starts_from_the_weights_of_the_one_before(run, tiny_base: Path) -> None:
-    first = run(settings_of(tiny_base))
-    still = STAGE.model_copy(update={"name": "second", "after": "first", "epochs": 1, "learning_rate": 1e-12})
-    second = run(settings_of(tiny_base), still, start_from=first.best.parent)
-    for name, value in state_of(first.best).items():
-        torch.testing.assert_close(state_of(second.last)[name], value, msg=name, atol=1e-6, rtol=1e-4)
-
-
-def test_weights_of_another_shape_or_a_damaged_checkpoint_are_refused(run, tiny_base: Path, tmp_path: Path) -> None:
-    first = run(settings_of(tiny_base))
-    next_stage = STAGE.model_copy(update={"name": "second", "after": "first"})
-    wider = settings_of(tiny_base)
-    wider = wider.model_copy(update={"model": wider.model.model_copy(update={"embedding_dim": 9})})
-    with pytest.raises(ModelError, match="trained with other model settings"):
-        run(wider, next_stage, start_from=first.best.parent)
-    first.best.write_bytes(first.best.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="damaged"):
-        run(settings_of(tiny_base), next_stage, start_from=first.best.parent)
-    with pytest.raises(ModelError, match="no finished checkpoint"):
-        run(settings_of(tiny_base), next_stage, start_from=tmp_path / "nowhere")
+    assert largest == pytest.approx(finished.metrics["largest"], rel=1e-3)
 
 
 def test_temperatures_are_learned_only_when_asked(run, tiny_base: Path) -> None:
-    fixed = run(settings_of(tiny_base, learn_query_temperature=False), place="fixed").history[-1]
-    learned = run(settings_of(tiny_base, learn_temperature=True), place="learned").history[-1]
-    assert fixed["temperature"] == 0.5
-    assert fixed["query_temperature"] == 0.25
-    assert learned["temperature"] != 0.5
-    assert learned["query_temperature"] != 0.25
+    def reached(place: str, **objective: bool) -> tuple[float, float]:
+        values = run(settings_of(tiny_base, **objective), ONE_EPOCH, place=place).history[-1]
+        return values["temperature"], values["query_temperature"]
+
+    assert reached("fixed", learn_query_temperature=False) == (0.5, 0.25)
+    learned = reached("learned", learn_temperature=True)
+    assert learned[0] != 0.5
+    assert learned[1] != 0.25
 
 
-def test_in_batch_negatives_and_zero_weights_change_what_is_computed(run, tiny_base: Path) -> None:
-    short = STAGE.model_copy(update={"epochs": 1})
-    plain = run(settings_of(tiny_base), short, place="plain")
-    wide = run(settings_of(tiny_base, in_batch_negatives=True), short, place="wide")
-    assert wide.history[0]["train/contrastive"] > plain.history[0]["train/contrastive"]
-    bare = run(settings_of(tiny_base, query=0, radius=0, balance=0), short, place="bare")
-    logged = {name for name in bare.history[0] if name.startswith("train/")}
-    assert logged == {"train/contrastive", "train/hierarchy", "train/loss"}
+def test_in_batch_negatives_and_zero_weights_change_what_is_computed(run, finished, tiny_base: Path) -> None:
+    wide = run(settings_of(tiny_base, in_batch_negatives=True), ONE_EPOCH, place="wide")
+    assert wide.history[0]["train/contrastive"] > finished.history[0]["train/contrastive"]
+    few = ONE_EPOCH.model_copy(update={"max_positives": 1})
+    bare = run(settings_of(tiny_base, query=0, radius=0, balance=0), few, place="bare")
+    assert trained_terms(bare) == {"contrastive", "hierarchy"}
 
 
-@pytest.mark.parametrize("blocks", [None, 1])
-def test_one_sector_without_any_entry_or_phrase_trains(sample_descriptions, tiny_base, tmp_path, blocks) -> None:
-    sector = sample_descriptions.filter(pl.col("code").str.starts_with("11")).with_columns(
-        examples=pl.lit(None, dtype=pl.String), excluded_codes=pl.lit([], dtype=pl.List(pl.String))
+@pytest.mark.parametrize("model", [{}, CACHED], ids=["tokens", "cached"])
+def test_one_sector_without_any_entry_or_phrase_trains(run, frames, tiny_base: Path, model) -> None:
+    sector = frames["descriptions"].filter(pl.col("code").str.starts_with("23"))
+    sector = sector.with_columns(
+        examples=pl.lit(None, dtype=pl.List(pl.String)), excluded_codes=pl.lit([], dtype=pl.List(pl.String))
     )
-    nothing = {"code": pl.String, "entry": pl.String, "split": pl.String}
-    result = training.train_stage(
-        STAGE.model_copy(update={"epochs": 1}),
-        settings_of(tiny_base, {"trainable_blocks": blocks}),
-        descriptions=sector,
-        index_entries=pl.DataFrame(schema=nothing),
-        phrases=pl.DataFrame(schema={"phrase": pl.String, "code": pl.String, "under": pl.String}),
-        token_cache=tmp_path / "token_cache",
-        hidden_cache=tmp_path / "hidden",
-        directory=tmp_path / "stage",
-        start_from=None,
-        metrics=lambda distances: {},
-        on_epoch=lambda epoch, values: None,
-    )
-    assert "train/query" not in result.history[0]
+    settings = changed(settings_of(tiny_base, model), "training", variations=0.5)
+    result = run(settings, ONE_EPOCH, descriptions=sector, index_entries=NO_ENTRIES, phrases=NO_PHRASES)
+    assert "val/query_top1" not in result.history[0]
     assert result.history[0]["train/hierarchy"] > 0
+    assert np.isfinite(result.history[0]["train/loss"])
 
 
-def test_hidden_states_are_computed_once_and_old_ones_removed(run, tiny_base: Path, tmp_path: Path, caplog) -> None:
-    short = STAGE.model_copy(update={"epochs": 1})
-    settings = settings_of(tiny_base, {"trainable_blocks": 1})
-    with caplog.at_level("INFO"):
-        run(settings, short)
-        assert "Computing hidden states" in caplog.text
-        first = list((tmp_path / "hidden").iterdir())
-        caplog.clear()
-        run(settings.model_copy(update={"seed": 5}), short)
-        assert "Computing hidden states" not in caplog.text
-        run(settings.model_copy(update={"tokens": settings.tokens.model_copy(update={"title": 10})}), short)
-    assert len(first) == len(list((tmp_path / "hidden").iterdir())) == 1
-    assert first != list((tmp_path / "hidden").iterdir())
-
-
-def test_held_out_pairs_and_queries_are_never_trained_on(
-    sample_descriptions, sample_entries, phrases, tiny_base
+def test_what_the_base_says_is_computed_once_and_old_states_are_removed(
+    run, tiny_base: Path, tmp_path: Path, caplog
 ) -> None:
-    from naics_pipeline.taxonomy.tree import Tree, excluded_matrix
-    from naics_pipeline.text_model.data import StageBatches, query_table
+    def kept(settings: Settings) -> tuple[set[str], bool]:
+        caplog.clear()
+        run(settings, ONE_EPOCH)
+        return {path.name for path in (tmp_path / "hidden").iterdir()}, "Computing hidden states" in caplog.text
 
-    tree = Tree.from_codes(sample_descriptions["code"].to_list())
-    table = query_table(sample_entries, phrases, 0.05)
-    held_out = {text.normalise(entry) for entry in sample_entries.filter(split="held_out")["entry"]}
-    assert not held_out & {text.normalise(query) for query in table["text"]}
-    assert 0.01 < table["held_out"].mean() < 0.1
-    inputs = SimpleNamespace(
-        tree=tree,
-        excluded=excluded_matrix(sample_descriptions, tree),
-        query_held_out=table["held_out"].to_numpy(),
-    )
-    batches = StageBatches(inputs, STAGE, settings_of(tiny_base).training, seed=1)
-    validation = batches.validation()
-    kept = set(zip(validation["anchor"].tolist(), validation["positive"].tolist(), strict=True))
-    kept |= {(positive, anchor) for anchor, positive in kept}
-    trained, queries = set(), set()
-    for epoch in range(20):
-        batches.current_epoch = lambda now=epoch: now
-        for batch in batches:
-            trained |= set(zip(batch["anchor"].tolist(), batch["positive"].tolist(), strict=True))
-            queries |= set(batch["query"].tolist())
-    assert len(kept) > 10
-    assert not kept & trained
-    assert not queries & set(validation["query"].tolist())
+    settings = settings_of(tiny_base, CACHED)
+    with caplog.at_level("INFO"):
+        first, computed = kept(settings)
+        assert computed
+        # Of descriptions, of exclusions, and of short texts.
+        assert len(first) == 3
+        assert kept(settings.model_copy(update={"seed": 5})) == (first, False)
+        shorter, computed = kept(changed(settings, "tokens", description=10))
+        assert computed
+        assert len(shorter) == 3
+        assert len(first & shorter) == 2

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def hierarchy_loss(distances: Tensor, tree_distances: Tensor, scale: Tensor | float) -> Tensor:
+def hierarchy_loss(
+    distances: Tensor, tree_distances: Tensor, scale: Tensor | float, counted: Tensor | None = None
+) -> Tensor:
     """Weighted mean of (D / s - T)² over pairs, weight 1 / T so that near pairs count; pairs with T = 0 are left out.
 
     A stress function, Sammon (1969), with one scale s between the two units.
@@ -13,7 +15,10 @@ def hierarchy_loss(distances: Tensor, tree_distances: Tensor, scale: Tensor | fl
         distances: (n, m) distances in the space.
         tree_distances: (n, m) edges between the same codes.
         scale: s > 0, length of one edge of the tree.
+        counted: (n, m) bool, the pairs that take part; None: all.
     Returns: scalar.
     """
     weight = torch.where(tree_distances > 0, 1 / tree_distances.clamp_min(1), torch.zeros_like(tree_distances))
+    if counted is not None:
+        weight = weight * counted
     return (weight * (distances / scale - tree_distances).square()).sum() / weight.sum().clamp_min(1e-12)

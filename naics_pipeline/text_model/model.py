@@ -1,0 +1,162 @@
+"""The text model: texts to vectors, vectors to points, with the learned scalars of the objective."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from naics_pipeline.settings import Settings
+from naics_pipeline.text_model.encoder import BASE, TextEncoder
+from naics_pipeline.text_model.fusion import Fusion
+from naics_pipeline.text_model.tables import set_sums
+from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged
+
+EXAMPLES = CHANNELS.index("examples")
+# Free text is read as a title: a short phrase that says what is done.
+QUERY_CHANNEL = CHANNELS.index("title")
+
+
+@dataclass(frozen=True)
+class CodeVectors:
+    """What the texts of N codes say.
+
+    Attributes:
+        channels: (N, 4, width); zeros where a channel is absent. The examples channel is the mean of a set.
+        present: (N, 4) bool.
+        example_sum: (N, width), the set's sum.
+        example_count: (N,), its size.
+    """
+
+    channels: Tensor
+    present: Tensor
+    example_sum: Tensor
+    example_count: Tensor
+
+    @classmethod
+    def of(
+        cls, titles: Tensor, examples: Tensor, owner: Tensor, long: dict[str, Tensor], present: Tensor
+    ) -> "CodeVectors":
+        """From vectors of titles (N, width), examples (E, width) with the code of each, and long texts (N, width)."""
+        total, count = set_sums(examples, owner, len(titles))
+        by_name = {"title": titles, "examples": total / count.clamp_min(1).unsqueeze(-1), **long}
+        return cls(torch.stack([by_name[name] for name in CHANNELS], dim=1), present, total, count)
+
+    def leave_one_out(self, code: Tensor, channel: Tensor, left: Tensor, left_of: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes of Q queries as they are without the query itself: channels (Q, 4, width) and presence (Q, 4).
+
+        Otherwise training offers a look-up that text from outside does not have. A code of which nothing else is known
+        keeps its description, which every code has.
+
+        Args:
+            code: (Q,) indices.
+            channel: (Q,) the channel that consists of the query's own words, -1 for none.
+            left: (R, width) vectors of examples that a query is or is made of, each of its code.
+            left_of: (R,) the query each belongs to.
+        """
+        gone, removed = set_sums(left, left_of, len(code))
+        rest = self.example_count[code] - removed
+        examples = (self.example_sum[code] - gone) / rest.clamp_min(1).unsqueeze(-1)
+        position = torch.arange(len(CHANNELS), device=code.device)
+        channels = torch.where((position == EXAMPLES)[:, None], examples.unsqueeze(1), self.channels[code])
+        known = self.present[code] & (position != channel.unsqueeze(1))
+        known &= (position != EXAMPLES) | (rest > 0.5).unsqueeze(1)
+        description = position == CHANNELS.index("description")
+        return channels, torch.where(known.any(1, keepdim=True), known, description)
+
+
+class TextModel(nn.Module):
+    """Encoder and fusion, with the learned scalars of the objective."""
+
+    def __init__(self, base: Path, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder = TextEncoder(base, settings.model)
+        self.fusion = Fusion(self.encoder.width, settings.model)
+        weights = settings.objective
+        self.log_scale = nn.Parameter(torch.tensor(settings.model.edge_length).log())
+        self.log_temperature = nn.Parameter(
+            torch.tensor(weights.temperature).log(), requires_grad=weights.learn_temperature
+        )
+        self.log_query_temperature = nn.Parameter(
+            torch.tensor(weights.query_temperature).log(), requires_grad=weights.learn_query_temperature
+        )
+
+    @property
+    def temperature(self) -> Tensor:
+        """τ of the contrastive term; without a bound a learned one would fall to 0, where the loss has no minimum."""
+        return self.log_temperature.exp().clamp(0.01, 10.0)
+
+    @property
+    def query_temperature(self) -> Tensor:
+        """τ of the query term."""
+        return self.log_query_temperature.exp().clamp(0.01, 10.0)
+
+    def read(self, name: str, texts: Ragged, rows: np.ndarray | None = None) -> Tensor:
+        """Vectors of texts, (n, width), by the adapter of that name; zeros where a text is absent.
+
+        Args:
+            rows: which of them; None: all.
+        """
+        rows = np.arange(len(texts)) if rows is None else rows
+        there = np.flatnonzero(texts.lengths[rows])
+        vectors = self.encoder.encode(name, texts, rows[there], self.settings.training.tokens_per_group)
+        if len(there) == len(rows):
+            return vectors
+        place = torch.from_numpy(there).to(vectors.device)
+        return vectors.new_zeros(len(rows), vectors.shape[1]).index_copy(0, place, vectors)
+
+    def read_short(self, texts: Ragged, base: Tensor | None = None) -> Tensor:
+        """Vectors of short texts of length 1, (n, width): mostly the adapter's, with a share of the base's own.
+
+        On descriptions by business owners the mean of both finds more codes than either; weight-space ensembles of a
+        tuned and an untuned model do so for the same reason (Wortsman et al., 2022).
+
+        Args:
+            base: the base's own vectors, where they are known.
+        """
+        share = self.settings.model.base_share
+        tuned = self.read(SHORT, texts)
+        if share == 0:
+            return tuned
+        base = self.base_vectors(texts) if base is None else base
+        return normalize((1 - share) * tuned + share * base, dim=-1)
+
+    @torch.no_grad()
+    def base_vectors(self, texts: Ragged) -> Tensor:
+        """What the base itself says of texts, (n, width); the same in training and evaluation."""
+        training = self.encoder.training
+        self.encoder.eval()
+        vectors = self.read(BASE, texts)
+        self.encoder.train(training)
+        return vectors
+
+    def code_vectors(
+        self, titles: Ragged, examples: Ragged, example_code: np.ndarray, long: dict[str, Ragged], present: np.ndarray
+    ) -> CodeVectors:
+        """Every text of N codes, read once."""
+        device = self.log_scale.device
+        return CodeVectors.of(
+            self.read_short(titles),
+            self.read_short(examples),
+            torch.from_numpy(example_code).to(device),
+            {name: self.read(name, long[name]) for name in LONG_CHANNELS},
+            torch.from_numpy(present).to(device),
+        )
+
+    def text_points(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Points (n, ·) of free text with these vectors (n, width), and the gate's probabilities."""
+        channels = vectors.new_zeros(len(vectors), len(CHANNELS), self.encoder.width)
+        channels[:, QUERY_CHANNEL] = vectors
+        present = torch.zeros(len(vectors), len(CHANNELS), dtype=torch.bool, device=vectors.device)
+        present[:, QUERY_CHANNEL] = True
+        points, probabilities = self.fusion(channels, present)
+        return points, probabilities
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The state without the frozen base, which the checkpoint names instead of holding it."""
+        state = self.state_dict()
+        frozen = "encoder.model."
+        return {name: value for name, value in state.items() if not name.startswith(frozen) or "lora_" in name}

@@ -1,0 +1,36 @@
+"""Where a text is split, where it is not, and what its parts add."""
+
+import numpy as np
+import pytest
+
+from naics_pipeline.scorers.parts import split_parts, with_parts
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Roofing, siding and gutters", ["Roofing", "siding", "gutters"]),
+        ("Plumbing; heating\nCooling. Sales", ["Plumbing", "heating", "Cooling", "Sales"]),
+        ("Grain (wheat, rye and oats), seed", ["Grain (wheat, rye and oats)", "seed"]),
+        ("Tools (hand (saws, files), power), paint", ["Tools (hand (saws, files), power)", "paint"]),
+        ("An open (parenthesis, never closed", ["An open (parenthesis", "never closed"]),
+        ("Sand and/or gravel", ["Sand", "gravel"]),
+        ("Version 2.5 software, e.g.games", ["Version 2.5 software", "e.g.games"]),
+        ("Brandy, AND candy", ["Brandy", "candy"]),
+        ("IT, software, hardware", ["software", "hardware"]),
+        ("Landscaping services", []),
+        ("Landscaping services.", []),
+        ("Cars, or, so, to", []),
+        ("", []),
+    ],
+)
+def test_parts(text: str, parts: list[str]) -> None:
+    assert split_parts(text) == parts
+
+
+def test_the_mean_of_the_parts_is_mixed_in_and_a_text_without_parts_keeps_its_own() -> None:
+    whole = np.array([[0.5, 0.5], [0.9, 0.1]])
+    parts = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    found = with_parts(whole, parts, np.array([0, 0, 0]), share=0.6)
+    assert found == pytest.approx(np.array([[0.4 * 0.5 + 0.6 * 2 / 3, 0.4 * 0.5 + 0.6 / 3], [0.9, 0.1]]))
+    assert with_parts(whole, parts[:0], np.empty(0, dtype=int)) == pytest.approx(whole)

@@ -1,0 +1,118 @@
+"""Texts, a stage and settings small enough for a test, and a module that is about to take its first step."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from naics_pipeline.settings import Adapter, Adapters, Model, Objective, Settings, Tokens, Training
+from naics_pipeline.taxonomy import text
+from naics_pipeline.taxonomy.census import Workbooks
+from naics_pipeline.text_model.curriculum import Stage
+from naics_pipeline.text_model.data import StageBatches, TrainingInputs
+from naics_pipeline.text_model.model import TextModel
+from naics_pipeline.text_model.module import StageModule
+
+STAGE = Stage(
+    name="first",
+    positive_levels=(5, 6),
+    positive_distance_max=3.0,
+    difficulty_buckets=(1, 2, 6),
+    bucket_percentages={1: 0.5, 2: 0.25, 6: 0.25},
+    k_negatives=4,
+    epochs=3,
+    learning_rate=0.003,
+)
+ONE_EPOCH = STAGE.model_copy(update={"epochs": 1})
+CACHED = {"adapters": Adapters(description=Adapter(blocks=1), excluded=Adapter(blocks=1))}
+
+SECTORS = ["23", "51", "72"]
+Frames = dict[str, pl.DataFrame]
+
+
+def all_frames(books: Workbooks) -> Frames:
+    """What `train_stage` and `load_inputs` read of a source."""
+    entries = text.index_entries(books, 0.2, 0.08)
+    descriptions = text.descriptions(books, entries)
+    phrases = text.activity_phrases(books, descriptions, entries)
+    return {"descriptions": descriptions, "index_entries": entries, "phrases": phrases}
+
+
+def few_frames(books: Workbooks) -> Frames:
+    """Three sectors of it, as if there were no others."""
+    frames = all_frames(books)
+    inside = pl.col("code").str.slice(0, 2).is_in(SECTORS)
+    descriptions = frames["descriptions"].filter(inside)
+    codes = descriptions["code"].to_list()
+    cited = pl.col("excluded_codes").list.eval(pl.element().filter(pl.element().is_in(codes)))
+    return {
+        "descriptions": descriptions.with_columns(cited),
+        "index_entries": frames["index_entries"].filter(inside),
+        "phrases": frames["phrases"].filter(inside, pl.col("under").is_in(codes)),
+    }
+
+
+def settings_of(tiny_base: Path, model: dict[str, Any] | None = None, **objective: Any) -> Settings:
+    """Four batches of queries an epoch, eight dimensions."""
+    return Settings(
+        accelerator="cpu",
+        tokens=Tokens(short=12, description=12, excluded=12),
+        model=Model(base=str(tiny_base), embedding_dim=8, expert_dim=16, **(model or {})),
+        objective=Objective(**{"temperature": 0.5, **objective}),
+        training=Training(pairs_per_batch=16, queries_per_batch=32, queries_per_epoch=128, variations=0, live_codes=40),
+    )
+
+
+def changed(settings: Settings, section: str, **values: Any) -> Settings:
+    """The settings with other values in one section."""
+    return settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
+
+
+def whole(settings: Settings, **training: Any) -> Settings:
+    """An epoch is every short text, with made-up ones beside them."""
+    return changed(settings, "training", **({"queries_per_epoch": None, "variations": 0.25} | training))
+
+
+def module_of(inputs: TrainingInputs, settings: Settings, stage: Stage = STAGE) -> tuple[StageModule, StageBatches]:
+    """A stage's module as it is before its first step, in eval mode, and its batches."""
+    torch.manual_seed(0)
+    model = TextModel(Path(settings.model.base), settings)
+    batches = StageBatches(inputs, stage, settings)
+    module = StageModule(model, inputs, stage, 10, batches, lambda distances: {}, 0)
+    module.renew_tables()
+    model.fusion.start_from(module.short.values)
+    return module.eval(), batches
+
+
+def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
+    """Token ids of each query of a batch."""
+    values, offsets = batch["query_values"].tolist(), batch["query_offsets"].tolist()
+    return [tuple(values[begin:end]) for begin, end in itertools.pairwise(offsets)]
+
+
+def total_loss(module: StageModule, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of a batch, its texts read afresh."""
+    torch.manual_seed(1)
+    return module._total(module.read_and_score(batch))
+
+
+def gradients(module: StageModule) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in module.model.named_parameters() if p.grad is not None}
+
+
+def left_rows(batch: dict[str, torch.Tensor], position: int) -> list[int]:
+    """Examples that are left out where a query of a batch is scored."""
+    return batch["left_row"][batch["left_of"] == position].tolist()
+
+
+def example_set(inputs: TrainingInputs, code: int) -> list[int]:
+    """Rows of a code's examples."""
+    examples = inputs.short.examples
+    return [int(row) for row in examples[inputs.short.code[examples] == code]]
+
+
+def as_numpy(batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in batch.items()}

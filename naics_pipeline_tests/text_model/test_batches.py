@@ -1,0 +1,237 @@
+"""An epoch's batches: every text once, nothing unseen, like lengths together, and the same for the same seed."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from transformers import AutoTokenizer
+
+from naics_pipeline.settings import Settings, Tokens
+from naics_pipeline.taxonomy.text import TRAIN, description_sentences, unseen_within
+from naics_pipeline.text_model import data
+from naics_pipeline.text_model.data import EXAMPLE, PHRASE, SENTENCE, TITLE, StageBatches, TrainingInputs
+from naics_pipeline_tests.text_model.small import STAGE, as_numpy, example_set, left_rows, rows_of, settings_of, whole
+
+SHORT_ALONE = STAGE.model_copy(update={"contrastive": 0.0, "hierarchy": 0.0})
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_base: Path) -> Settings:
+    """Whole epochs, of texts that are not cut off."""
+    return whole(settings_of(tiny_base)).model_copy(update={"tokens": Tokens()})
+
+
+@pytest.fixture(scope="module")
+def inputs(inputs_of, settings, whole_sample) -> TrainingInputs:
+    return inputs_of(settings, whole_sample)
+
+
+def test_an_epoch_reads_every_text_once_and_made_up_ones_beside_them(inputs, settings) -> None:
+    batches = StageBatches(inputs, STAGE, settings)
+    drawn = [as_numpy(batch) for batch in batches]
+    assert len(drawn) == len(batches)
+    sizes = sorted(len(batch["query_row"]) for batch in drawn)
+    assert set(sizes[1:]) == {32}
+    rows = np.concatenate([batch["query_row"] for batch in drawn])
+    assert sorted(rows[rows >= 0]) == list(range(len(inputs.short.kind)))
+    assert (rows < 0).sum() == round(0.25 * len(inputs.short.examples))
+    tokens = dict(zip(rows.tolist(), (row for batch in drawn for row in rows_of(batch)), strict=True))
+    for row in (0, len(rows[rows >= 0]) // 2, len(rows[rows >= 0]) - 1):
+        assert tokens[row] == tuple(inputs.short.tokens.taken(np.array([row])).values)
+    # Each query comes with its own code, and a phrase with the code whose exclusion it is.
+    for batch in drawn[:5]:
+        known = batch["query_row"] >= 0
+        assert (batch["query_code"][known] == inputs.short.code[batch["query_row"][known]]).all()
+        assert (batch["query_under"][known] == inputs.short.under[batch["query_row"][known]]).all()
+        assert (batch["query_under"][~known] == -1).all()
+
+
+def test_batches_hold_texts_of_like_length_in_random_order(inputs, settings) -> None:
+    drawn = [as_numpy(batch) for batch in StageBatches(inputs, STAGE, settings)]
+    lengths = [np.diff(batch["query_offsets"]) for batch in drawn]
+    order = np.random.default_rng(0).permutation(np.concatenate(lengths))
+    at_random = [order[start : start + 32] for start in range(0, len(order), 32)]
+
+    def padding(batches: list[np.ndarray]) -> int:
+        return int(sum(len(batch) * batch.max() - batch.sum() for batch in batches))
+
+    assert padding(lengths) < 0.4 * padding(at_random)
+    # Yet an epoch does not run from the shortest to the longest.
+    means = np.array([batch.mean() for batch in lengths])
+    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.4
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches_and_others_others(inputs, settings) -> None:
+    def drawn(seed: int, epoch: int) -> list[dict[str, np.ndarray]]:
+        batches = StageBatches(inputs, STAGE, settings.model_copy(update={"seed": seed}))
+        batches.current_epoch = lambda: epoch
+        return [as_numpy(batch) for batch in batches]
+
+    first, again, next_one, other = drawn(1, 0), drawn(1, 0), drawn(1, 1), drawn(2, 0)
+    for left, right in zip(first, again, strict=True):
+        assert left.keys() == right.keys()
+        assert all(np.array_equal(left[name], right[name]) for name in left)
+    for strange in (next_one, other):
+        assert not np.array_equal(first[0]["query_values"], strange[0]["query_values"])
+        assert not np.array_equal(first[0]["anchor"], strange[0]["anchor"])
+    # What an epoch makes up is made up anew in the next.
+    texts = [{row for batch in epoch for row in rows_of(batch)} for epoch in (first, next_one)]
+    assert len(texts[1] - texts[0]) > 100
+
+
+def test_no_unseen_entry_is_in_any_batch(inputs, settings, sample_entries) -> None:
+    unseen = sample_entries.filter(pl.col("split") != TRAIN)["entry"].to_list()
+    tokenizer = AutoTokenizer.from_pretrained(settings.model.base)
+    forbidden = {tuple(row) for row in tokenizer(unseen)["input_ids"]}
+    trained = sample_entries.filter(split=TRAIN)["entry"].to_list()
+    assert len(forbidden) > 400
+    read = {row for batch in StageBatches(inputs, STAGE, settings) for row in rows_of(batch)}
+    assert not read & forbidden
+    # The comparison would find one: it finds those that belong there.
+    assert {tuple(row) for row in tokenizer(trained)["input_ids"]} <= read
+
+
+def test_a_made_up_text_that_would_hold_an_unseen_entry_gives_way(inputs, settings, monkeypatch) -> None:
+    entries = pl.DataFrame({"code": ["11"] * 2, "entry": ["Zebra racing", "held"], "split": ["held_out", "train"]})
+    inputs = dataclasses.replace(inputs, index_entries=entries)
+    batches, whole_vary = StageBatches(inputs, STAGE, settings), data.vary
+
+    def vary(examples, code, count, generator):
+        made = whole_vary(examples, code, count, generator)
+        texts = ["We provide ZEBRA racing; other things", "Zebra-racing", "held", *made.texts[3:]]
+        return dataclasses.replace(made, texts=texts)
+
+    monkeypatch.setattr(data, "vary", vary)
+    epoch = batches._epoch(np.random.default_rng(0))
+    assert not unseen_within(pl.DataFrame({"text": epoch.variations.texts}), "text", entries).height
+    assert epoch.variations.texts[2] == "held"
+    for number in (0, 1):
+        parts = epoch.examples[epoch.variations.row[epoch.variations.part_of == number]]
+        assert epoch.variations.texts[number] == inputs.short.texts[parts[0]]
+
+
+def test_texts_are_titles_examples_phrases_and_sentences(
+    inputs, sample_descriptions, sample_entries, whole_sample
+) -> None:
+    short, phrases = inputs.short, whole_sample["phrases"]
+    texts = {kind: [short.texts[row] for row in np.flatnonzero(short.kind == kind)] for kind in range(4)}
+    assert texts[TITLE] == sample_descriptions["title"].to_list()
+    assert texts[EXAMPLE] == sample_descriptions["examples"].explode().drop_nulls().to_list()
+    assert texts[PHRASE] == phrases["phrase"].to_list()
+    sentences = description_sentences(sample_descriptions, sample_entries)
+    assert texts[SENTENCE] == sentences["sentence"].to_list()
+    assert min(len(part) for part in texts.values()) > 200
+    codes = sample_descriptions["code"].to_numpy()
+    rows = np.flatnonzero(short.kind == PHRASE)
+    assert codes[short.code[rows]].tolist() == phrases["code"].to_list()
+    assert codes[short.under[rows]].tolist() == phrases["under"].to_list()
+    assert codes[short.code[short.kind == SENTENCE]].tolist() == sentences["code"].to_list()
+    assert (short.under[short.kind != PHRASE] == -1).all()
+    assert len(short.tokens) == len(short.kind)
+
+
+def test_what_a_query_is_made_of_is_left_out_by_kind(inputs, settings) -> None:
+    made_up = 0
+    for batch in StageBatches(inputs, STAGE, settings):
+        for position, row in enumerate(batch["query_row"].tolist()):
+            left, channel = left_rows(batch, position), int(batch["left_channel"][position])
+            kind = inputs.short.kind[row] if row >= 0 else None
+            assert channel == {TITLE: 0, SENTENCE: 1}.get(kind, -1)
+            if row >= 0:
+                assert left == ([row] if kind == EXAMPLE else [])
+                continue
+            made_up += 1
+            assert 1 <= len(left) <= 4
+            assert len(set(left)) == len(left)
+            assert set(left) <= set(example_set(inputs, int(batch["query_code"][position])))
+    assert made_up > 100
+
+
+@pytest.mark.parametrize(("limit", "variations"), [(100, 0.0), (100, 0.5), (None, 0.0), (10**9, 0.0)])
+def test_the_size_of_an_epoch_is_that_of_the_settings(inputs, settings, limit, variations) -> None:
+    sized = whole(settings, queries_per_epoch=limit, variations=variations)
+    batches = StageBatches(inputs, SHORT_ALONE, sized)
+    rows = np.concatenate([batch["query_row"].numpy() for batch in batches])
+    known, share = min(limit or 10**9, len(inputs.short.kind)), (inputs.short.kind == EXAMPLE).mean()
+    assert (rows >= 0).sum() == known
+    assert len(set(rows[rows >= 0])) == known
+    assert (rows < 0).sum() == round(variations * share * known)
+    assert len(batches) == -(-len(rows) // 32)
+    if limit == 100:
+        batches.current_epoch = lambda: 1
+        later = np.concatenate([batch["query_row"].numpy() for batch in batches])
+        assert len(set(rows.tolist()) & set(later.tolist())) < 50
+
+
+def test_a_stage_of_short_text_draws_no_pair_and_one_of_pairs_no_text(inputs, settings) -> None:
+    for batch in StageBatches(inputs, SHORT_ALONE, settings):
+        assert len(batch["query_code"])
+        assert not sum(len(batch[name]) for name in ("anchor", "positive", "negative", "codes", "live"))
+    few = STAGE.model_copy(update={"query": 0.0, "max_positives": 1})
+    batches = StageBatches(inputs, few, settings)
+    drawn = list(batches)
+    assert len(drawn) == len(batches) > 10
+    assert not sum(len(batch["query_code"]) + len(batch["query_values"]) for batch in drawn)
+    anchors = np.concatenate([batch["anchor"].numpy() for batch in drawn])
+    assert sorted(anchors) == np.flatnonzero(batches.training_pairs.any(axis=1)).tolist()
+
+
+def test_adapters_that_stay_need_no_made_up_text(inputs, settings) -> None:
+    still = STAGE.model_copy(update={"adapter_rate": 0.0})
+    rows = np.concatenate([b["query_row"].numpy() for b in StageBatches(inputs, still, settings)])
+    assert (rows >= 0).all()
+
+
+def test_no_training_pair_or_negative_is_held_out_and_validation_is(inputs, settings) -> None:
+    batches = StageBatches(inputs, STAGE, settings)
+    assert batches.hashed.sum() > 100
+    pairs = set()
+    for batch in (as_numpy(batch) for batch in batches):
+        assert len(batch["anchor"]) > 0
+        assert not batches.hashed[batch["anchor"], batch["positive"]].any()
+        assert not batches.hashed[batch["anchor"][:, None], batch["negative"]].any()
+        pairs |= set(zip(batch["anchor"].tolist(), batch["positive"].tolist(), strict=True))
+        named = {*batch["anchor"].tolist(), *batch["positive"].tolist(), *batch["negative"].ravel().tolist()}
+        assert set(batch["codes"].tolist()) == named
+        assert set(batch["live"].tolist()) <= named
+        assert len(batch["live"]) <= 40
+    validation = as_numpy(batches.validation())
+    seen = set(zip(validation["anchor"].tolist(), validation["positive"].tolist(), strict=True))
+    assert len(seen) > 10
+    assert not seen & pairs
+    assert batches.hashed[validation["anchor"], validation["positive"]].all()
+    again = as_numpy(StageBatches(inputs, STAGE, settings).validation())
+    assert all(np.array_equal(validation[name], again[name]) for name in validation)
+
+
+def test_codes_left_out_are_in_no_batch(inputs_of, settings, whole_sample) -> None:
+    left_out = whole(settings, left_out_fraction=0.2)
+    inputs = inputs_of(left_out, whole_sample)
+    gone = set(np.flatnonzero(inputs.left_out))
+    assert 0.1 < len(gone) / (inputs.tree.level == 6).sum() < 0.3
+    assert not inputs.left_out[inputs.tree.level < 6].any()
+    batches = StageBatches(inputs, STAGE, left_out)
+    drawn = [as_numpy(batch) for batch in batches]
+    for batch in drawn:
+        for name in ("anchor", "positive", "negative", "codes", "live", "query_code", "query_under"):
+            assert not set(batch[name].ravel().tolist()) & gone, name
+        assert not set(inputs.short.code[batch["left_row"]]) & gone
+    validation = as_numpy(batches.validation())
+    assert (
+        not {code for name in ("anchor", "positive", "negative") for code in validation[name].ravel().tolist()} & gone
+    )
+    rows = np.concatenate([batch["query_row"] for batch in drawn])
+    short = inputs.short
+    spoken_of = np.isin(short.code, list(gone)) | np.isin(short.under, list(gone))
+    assert set(rows[rows >= 0].tolist()) == set(np.flatnonzero(~spoken_of).tolist())
+
+
+def test_which_codes_are_left_out_hangs_on_the_code_alone(sample_tree) -> None:
+    few, many = data.left_out_codes(sample_tree, 0.1), data.left_out_codes(sample_tree, 0.3)
+    assert not (few & ~many).any()
+    assert not data.left_out_codes(sample_tree, 0.0).any()
+    smaller = type(sample_tree).from_codes(sample_tree.codes[sample_tree.sector == sample_tree.sector[-1]].tolist())
+    within = np.isin(sample_tree.codes, smaller.codes)
+    assert (data.left_out_codes(smaller, 0.3) == many[within]).all()
