@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from torch.utils.data import IterableDataset
 
+from naics_pipeline.errors import SettingsError
 from naics_pipeline.settings import Settings, Training
 from naics_pipeline.storage import fingerprint, replacing
 from naics_pipeline.taxonomy.text import VALIDATION, description_sentences, unseen_within
@@ -232,6 +233,9 @@ class StageBatches(IterableDataset[Batch]):
 
     An epoch is every short text once, in random order, with pairs of codes beside them as long as there are texts; it
     is every pair that the stage draws where the stage has no query term.
+
+    Raises:
+        SettingsError: no term of the stage reads a text or a pair.
     """
 
     def __init__(self, inputs: TrainingInputs, stage: Stage, settings: Settings) -> None:
@@ -240,6 +244,11 @@ class StageBatches(IterableDataset[Batch]):
         objective = stage.weigh(settings.objective)
         self.reads_queries = objective.query > 0
         self.draws_pairs = objective.contrastive > 0 or objective.hierarchy > 0
+        if not self.reads_queries and not self.draws_pairs:
+            raise SettingsError(
+                f"stage {stage.name}: contrastive, query and hierarchy all have weight 0, so it would read nothing. "
+                "Give one of them a weight, in the stage's file or in the profile."
+            )
         self.frozen = adapter_rate(stage, self.settings) == 0
         self.limit = settings.tokens.short
         trained = ~inputs.left_out

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from transformers import AutoTokenizer
 
+from naics_pipeline.errors import SettingsError
 from naics_pipeline.settings import Settings, Tokens
 from naics_pipeline.taxonomy.text import TRAIN, description_sentences, unseen_within
 from naics_pipeline.text_model import data
@@ -176,6 +177,12 @@ def test_a_stage_of_short_text_draws_no_pair_and_one_of_pairs_no_text(inputs, se
     assert not sum(len(batch["query_code"]) + len(batch["query_values"]) for batch in drawn)
     anchors = np.concatenate([batch["anchor"].numpy() for batch in drawn])
     assert sorted(anchors) == np.flatnonzero(batches.training_pairs.any(axis=1)).tolist()
+
+
+def test_a_stage_that_would_read_nothing_is_refused(inputs, settings) -> None:
+    nothing = SHORT_ALONE.model_copy(update={"query": 0.0})
+    with pytest.raises(SettingsError, match="stage first: contrastive, query and hierarchy all have weight 0"):
+        StageBatches(inputs, nothing, settings)
 
 
 def test_adapters_that_stay_need_no_made_up_text(inputs, settings) -> None:
