@@ -12,7 +12,6 @@ import polars as pl
 
 from naics_pipeline.evaluation.labelled import LabelledTexts
 from naics_pipeline.scorers.mixture import Mixture
-from naics_pipeline.scorers.readouts import query_distances as query_distances
 from naics_pipeline.scorers.space import CODE, ENTRY, MIXED, SpaceReadouts, positions, with_mixed
 from naics_pipeline.taxonomy.text import HELD_OUT, VALIDATION
 from naics_pipeline.taxonomy.tree import LEVELS, sector_of

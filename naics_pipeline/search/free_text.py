@@ -5,8 +5,7 @@ import polars as pl
 
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.scorers.mixture import Mixture
-from naics_pipeline.scorers.space import CODE, ENTRY, SpaceReadouts, positions, with_mixed
-from naics_pipeline.scorers.space import MIXED as BEST
+from naics_pipeline.scorers.space import CODE, ENTRY, MIXED, SpaceReadouts, positions, with_mixed
 from naics_pipeline.taxonomy.text import VALIDATION
 from naics_pipeline.text_model.embeddings import Embeddings
 
@@ -29,7 +28,7 @@ def search(texts: Embeddings, space: Embeddings, places: Embeddings, queries: Em
     known = queries.at(queries.columns["split"].to_numpy() == VALIDATION)
     mixture = _fitted(readouts, known)
     distances = with_mixed(readouts.distances(texts), mixture)
-    order = np.argsort(distances[BEST], axis=1, kind="stable")[:, :k]
+    order = np.argsort(distances[MIXED], axis=1, kind="stable")[:, :k]
     return pl.DataFrame(
         {
             "text": np.repeat(texts.columns["text"].to_numpy(), order.shape[1]),

@@ -7,7 +7,6 @@ import numpy as np
 
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.taxonomy.tree import RELATION_NAMES, Tree
-from naics_pipeline.taxonomy.tree import held_out_pairs as held_out_pairs
 from naics_pipeline.taxonomy.triplets import hardness
 from naics_pipeline.text_model.curriculum import EASIEST, HARDEST, Stage
 

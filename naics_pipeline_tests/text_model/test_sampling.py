@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from naics_pipeline.errors import SettingsError
-from naics_pipeline.taxonomy.tree import Tree, excluded_matrix
+from naics_pipeline.taxonomy.tree import Tree, excluded_matrix, held_out_pairs
 from naics_pipeline.taxonomy.triplets import hardness
 from naics_pipeline.text_model.curriculum import Stage
-from naics_pipeline.text_model.sampling import NegativeSampler, draw_pairs, epoch_batches, held_out_pairs, pair_mask
+from naics_pipeline.text_model.sampling import NegativeSampler, draw_pairs, epoch_batches, pair_mask
 
 
 def stage(**changes: object) -> Stage:
