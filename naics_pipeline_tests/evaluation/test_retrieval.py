@@ -11,12 +11,12 @@ from naics_pipeline.evaluation.retrieval import (
     NAMES,
     Queries,
     evaluate_texts,
-    query_distances,
     query_metrics,
     query_scores,
     search_scores,
 )
 from naics_pipeline.geometry import lorentz
+from naics_pipeline.scorers.readouts import query_distances
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline_tests.evaluation.trees import random_tree
