@@ -39,8 +39,9 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 demo: $(VENV)/installed
 	@$(ENV) PYTHONWARNINGS=ignore dagster job execute --module-name $$DAGSTER_MODULE_NAME --job full_pipeline
 	@$(ENV) naics nearest $(CODE) -k 5
-	@$(ENV) naics search -k 3 "mobile dog grooming van" "We repair and restore violins; some retail" \
-		"homemade bread, cakes and pastries, sold from our own shop" "trucking company, long distance freight"
+	@$(ENV) PYTHONWARNINGS=ignore naics search -k 3 "painting houses and hanging wallpaper" \
+		"we grow tomatoes and herbs under glass for local restaurants" \
+		"homemade bread, cakes and pastries, sold from our own shop" "family diner, waiters at the tables"
 	@$(ENV) data=$$(naics config data_dir) && echo && \
 		echo "Report          $$data/reports/index.html" && \
 		echo "Dagster         make ui, then http://127.0.0.1:$(DAGSTER_PORT)" && \
