@@ -71,11 +71,13 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         from naics_pipeline.evaluation.summary import FOLLOWED, measure
         from naics_pipeline.taxonomy.tree import Tree
         from naics_pipeline.text_model.checkpoints import read_stage
+        from naics_pipeline.text_model.data import left_out_codes
         from naics_pipeline.text_model.embeddings import write_embeddings
         from naics_pipeline.text_model.training import train_stage
 
         refuse_other_curriculum(conf)
         tree, cutoffs = Tree.from_codes(descriptions["code"].to_list()), conf.settings.evaluation.cutoffs
+        left_out = left_out_codes(tree, conf.settings.training.left_out_fraction)
         name = f"stages/{stage.name}"
         params = conf.flat() | {f"stage.{key}": value for key, value in stage.model_dump().items()}
         with accelerator.claimed(context), tracking.start_run(context, params, stage=stage.name) as run:
@@ -89,11 +91,12 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 hidden_cache=store.path("hidden_states"),
                 directory=store.path(name),
                 start_from=store.local(f"stages/{stage.after}") if stage.after else None,
-                metrics=partial(structure_metrics, tree=tree, cutoffs=cutoffs),
+                metrics=partial(structure_metrics, tree=tree, cutoffs=cutoffs, left_out=left_out),
                 on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
             )
             queries = result.embedder.embed_rows(unseen_entries(descriptions, index_entries))
             metrics = measure(result.codes, queries, tree, cutoffs, places=result.places)
+            metrics |= {key: value for key, value in result.metrics.items() if key.startswith("left_out_")}
             for file, points in ((NAME, result.codes), (PLACES, result.places), (QUERIES, queries)):
                 write_embeddings(points, store.path(f"{name}/{file}"))
             # A step after the last epoch's: what MLflow compares runs by is then the best checkpoint, not the last one.

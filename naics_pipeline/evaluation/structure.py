@@ -76,6 +76,7 @@ def structure_metrics(
     radii: np.ndarray | None = None,
     violation: float | None = None,
     cutoffs: Sequence[int] = CUTOFFS,
+    left_out: np.ndarray | None = None,
 ) -> dict[str, float]:
     """All metrics that compare distances with the tree.
 
@@ -85,6 +86,8 @@ def structure_metrics(
         radii: (N,) distance of each code from the origin; without it no radius metrics.
         violation: largest |c⟨x, x⟩ + 1|; without it no manifold_violation_max.
         cutoffs: the k of ndcg@k.
+        left_out: (N,) bool, codes that no training saw: parent_retrieval@1 of the deepest among them is given
+            apart.
     """
     if len(tree) <= EXACT_CODES:
         matrix = distances if isinstance(distances, np.ndarray) else distances[np.arange(len(tree))]
@@ -98,6 +101,9 @@ def structure_metrics(
         metrics = pairs.metrics()
     metrics |= {name: _mean(values) for name, values in scores.items()}
     metrics["mean_rank_edges"] = _mean(rank)
+    if left_out is not None and left_out.any():
+        deepest = left_out & (tree.level == tree.level.max())
+        metrics["left_out_parent_retrieval@1"] = _mean(scores["parent_retrieval@1"][deepest])
     if radii is not None:
         metrics |= _radius_metrics(radii, tree)
     if violation is not None:

@@ -225,6 +225,8 @@ def held_out_pairs(tree: Tree, fraction: float) -> np.ndarray:
         key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         key ^= key >> np.uint64(31)
         held_out[rows] = key % np.uint64(10_000) < limit
+    # A code is no pair with itself.
+    np.fill_diagonal(held_out, False)
     return held_out
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.settings import Settings, Training
 from naics_pipeline.storage import fingerprint, replacing
-from naics_pipeline.taxonomy.text import VALIDATION, description_sentences, unseen_within
+from naics_pipeline.taxonomy.text import VALIDATION, description_sentences, normalise, unseen_within
 from naics_pipeline.taxonomy.tree import Tree, excluded_matrix, held_out_pairs
 from naics_pipeline.text_model.base import load_tokenizer, locate
 from naics_pipeline.text_model.curriculum import Stage
@@ -68,6 +68,15 @@ class ShortTexts:
     def examples(self) -> np.ndarray:
         """(E,) rows of the examples."""
         return np.flatnonzero(self.kind == EXAMPLE)
+
+    def title_again(self) -> np.ndarray:
+        """(M,) int64: of an example that equals its code's title, and of that title, the row of the other; else -1."""
+        again = np.full(len(self.texts), -1, dtype=np.int64)
+        for row in self.examples:
+            title = self.code[row]
+            if normalise(self.texts[row]) == normalise(self.texts[title]):
+                again[[row, title]] = title, row
+        return again
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,9 @@ def load_inputs(
     long = {name: kept.long_texts(model, name, cache.channels[name]) for name in LONG_CHANNELS}
     base_short = kept.base_vectors(model, short.tokens)
     kept.forget_others()
-    validation = index_entries.filter(pl.col("split") == VALIDATION)
+    left_out = left_out_codes(tree, settings.training.left_out_fraction)
+    unknown = pl.Series(tree.codes[left_out].tolist(), dtype=pl.String)
+    validation = index_entries.filter(pl.col("split") == VALIDATION, ~pl.col("code").is_in(unknown.implode()))
     lengths = {name: ragged.lengths for name, ragged in cache.channels.items()}
     lengths["examples"] = np.bincount(cache.example_code, minlength=len(tree))
     return TrainingInputs(
@@ -139,7 +150,7 @@ def load_inputs(
         base_short=base_short,
         validation=tokenize(tokenizer, validation["entry"].to_list(), limit),
         validation_code=tree.position(validation["code"]).astype(np.int64),
-        left_out=left_out_codes(tree, settings.training.left_out_fraction),
+        left_out=left_out,
         tokenizer=tokenizer,
         index_entries=index_entries,
     )
@@ -170,10 +181,23 @@ def _short_texts(
 
 
 def left_out_codes(tree: Tree, fraction: float) -> np.ndarray:
-    """(N,) bool: a share of the deepest codes, chosen by a hash of the code alone."""
+    """(N,) bool: a share of the deepest codes, chosen by a hash of the code alone.
+
+    With them go the codes above that hold no other: an industry of one national industry has its title and its text.
+    """
     share = np.array([int(fingerprint(code)[:8], 16) % 10_000 for code in tree.codes.tolist()])
-    chosen: np.ndarray = (tree.level == tree.level.max()) & (share < round(fraction * 10_000))
-    return chosen
+    deepest = tree.level == tree.level.max()
+    chosen = deepest & (share < round(fraction * 10_000))
+    left_out: np.ndarray = _with_all_above(tree, chosen) & ~_with_all_above(tree, deepest & ~chosen)
+    return left_out
+
+
+def _with_all_above(tree: Tree, codes: np.ndarray) -> np.ndarray:
+    """(N,) bool: these codes, (N,) bool, and every code that holds one of them."""
+    above = tree.ancestors()[codes]
+    found = np.zeros(len(tree), dtype=np.bool_)
+    found[above[above >= 0]] = True
+    return found
 
 
 class _Kept:
@@ -251,6 +275,7 @@ class StageBatches(IterableDataset[Batch]):
             )
         self.frozen = adapter_rate(stage, self.settings) == 0
         self.limit = settings.tokens.short
+        self.title_again = inputs.short.title_again()
         trained = ~inputs.left_out
         self.hashed = held_out_pairs(inputs.tree, self.settings.validation_fraction)
         self.hashed &= trained[:, None] & trained
@@ -345,7 +370,10 @@ class StageBatches(IterableDataset[Batch]):
         place = np.full(len(epoch.variations.texts), -1)
         place[rows[~known] - len(short.kind)] = np.flatnonzero(~known)
         own = np.flatnonzero(known & (kind == EXAMPLE))
+        again = np.where(known, self.title_again[np.where(known, rows, 0)], -1)
+        title = np.flatnonzero((again >= 0) & (kind == TITLE))
         channel = np.select([kind == name for name in _OWN_CHANNEL], list(_OWN_CHANNEL.values()), -1)
+        channel[(again >= 0) & (kind == EXAMPLE)] = _OWN_CHANNEL[TITLE]
         return _tensors(
             query_values=texts.values,
             query_offsets=texts.offsets,
@@ -353,8 +381,8 @@ class StageBatches(IterableDataset[Batch]):
             query_code=epoch.code[rows],
             query_under=np.where(known, short.under[np.where(known, rows, 0)], -1),
             left_channel=channel,
-            left_row=np.concatenate([rows[own], epoch.examples[epoch.variations.row[made]]]),
-            left_of=np.concatenate([own, place[epoch.variations.part_of[made]]]),
+            left_row=np.concatenate([rows[own], again[title], epoch.examples[epoch.variations.row[made]]]),
+            left_of=np.concatenate([own, title, place[epoch.variations.part_of[made]]]),
         )
 
     def _codes(self, pairs: Pairs) -> Batch:

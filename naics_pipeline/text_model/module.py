@@ -115,7 +115,7 @@ class StageModule(pl.LightningModule):
             left = short[batch["left_row"]]
             own = codes.leave_one_out(batch["query_code"], batch["left_channel"], left, batch["left_of"])
             distances = self._query_distances(batch["query_code"], query, points, self.model.fusion(*own)[0])
-            terms["query"] = self._query(batch["query_code"], batch["query_under"], distances)
+            terms["query"] = self._query(batch["query_code"], batch["query_under"], distances, held_out=False)
         if weights.hierarchy and len(batch["codes"]):
             terms["hierarchy"] = self._hierarchy(points, batch["codes"], ~self.held_out[batch["codes"]])
         if weights.radius:
@@ -156,19 +156,37 @@ class StageModule(pl.LightningModule):
         to_own = self.model.fusion.paired_distances(query[rows], own[rows])
         return distances.index_put((rows, column[rows]), to_own)
 
-    def _query(self, code: Tensor, under: Tensor, distances: Tensor) -> Tensor:
+    def _query(self, code: Tensor, under: Tensor, distances: Tensor, *, held_out: bool) -> Tensor:
+        """The term for distances (Q, L).
+
+        Args:
+            held_out: whether the pairs that are held out have a part in it.
+        """
         weights = self.objective
-        tree_distance = self.tree_distance[code][:, self.leaves].float()
-        depth_below = self.level[self.leaves] - self.level[under].unsqueeze(-1)
-        confusing = (self.tree_distance[under][:, self.leaves] == depth_below) & (under >= 0).unsqueeze(-1)
-        confusing &= tree_distance > tree_distance.min(dim=1, keepdim=True).values
+        below, tree_distance = self._leaves_below(code), self.tree_distance[code][:, self.leaves].float()
+        confusing = self._leaves_below(under) & (under >= 0).unsqueeze(-1) & ~below
+        left_out = None
+        if not held_out:
+            left_out = self.held_out[code][:, self.leaves]
+            confusing &= ~self.held_out[under][:, self.leaves]
+            tree_distance = tree_distance.masked_fill(left_out, math.inf)
+            # A query with no leaf of its own left would be sent to a stranger's.
+            kept = (below & ~left_out).any(1)
+            tree_distance, distances = tree_distance[kept], distances[kept]
+            confusing, left_out = confusing[kept], left_out[kept]
         return query_loss(
             distances,
             query_targets(tree_distance, weights.query_smoothing),
             self.model.query_temperature,
             confusing,
             weights.query_margin,
+            left_out,
         )
+
+    def _leaves_below(self, code: Tensor) -> Tensor:
+        """(Q, L) bool: which leaves are a code or lie below it."""
+        depth = self.level[self.leaves] - self.level[code].unsqueeze(-1)
+        return self.tree_distance[code][:, self.leaves] == depth
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         return torch.stack([getattr(self.objective, name) * term for name, term in terms.items()]).sum()
@@ -179,8 +197,8 @@ class StageModule(pl.LightningModule):
         terms = self.read_and_score(batch)
         loss = self._total(terms)
         self._refuse_non_finite(loss, terms, batch)
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
+        values = {f"train/{name}": value.detach() for name, value in terms.items()} | {"train/loss": loss.detach()}
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
         return loss
 
     def read_and_score(self, batch: Batch) -> dict[str, Tensor]:
@@ -291,7 +309,7 @@ class StageModule(pl.LightningModule):
         if self.objective.query and len(self.inputs.validation):
             code = torch.from_numpy(self.inputs.validation_code).to(points.device)
             distances = self.model.fusion.distances(self._validation_points(), points[self.leaves])
-            terms["query"] = self._query(code, torch.full_like(code, -1), distances)
+            terms["query"] = self._query(code, torch.full_like(code, -1), distances, held_out=True)
         return terms
 
     def _validation_points(self) -> Tensor:

@@ -116,7 +116,7 @@ def train_stage(
     module = StageModule(model, inputs, stage, steps, batches, metrics, settings.seed).to(device)
     if start_from is None:
         module.renew_tables()
-        model.fusion.start_from(module.short.values)
+        model.fusion.start_from(module.short.values[torch.from_numpy(batches.queries)])
     work = _work_directory(directory, key)
     report = EpochReport(stage.name, epochs, batches, on_epoch)
     # Two of them: `save_last` of one writes last.ckpt only after epochs that are the best so far.

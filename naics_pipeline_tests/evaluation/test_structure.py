@@ -189,6 +189,21 @@ def test_what_a_taxonomy_does_not_define_is_nan_and_nothing_fails() -> None:
     assert np.isnan(ceiling(alone)["spearman_correlation"])
 
 
+def test_codes_left_out_of_training_are_judged_apart(sample_tree: Tree) -> None:
+    distances = sample_tree.tree_distance().astype(np.float64)
+    leaves = np.flatnonzero(sample_tree.level == 6)
+    left_out = np.isin(np.arange(len(sample_tree)), leaves[:10])
+    assert structure_metrics(distances, sample_tree, left_out=left_out)["left_out_parent_retrieval@1"] == 1
+    level = sample_tree.level[leaves[0]] - 1
+    # The parents of half of them look the farthest of their level.
+    distances[np.ix_(leaves[:5], sample_tree.parent[leaves[:5]])] = 99
+    assert (sample_tree.level[sample_tree.parent[leaves[:5]]] == level).all()
+    metrics = structure_metrics(distances, sample_tree, left_out=left_out)
+    assert metrics["left_out_parent_retrieval@1"] == 0.5
+    assert metrics["parent_retrieval@1"] > 0.5
+    assert "left_out_parent_retrieval@1" not in structure_metrics(distances, sample_tree)
+
+
 def test_distances_that_are_not_finite_are_refused() -> None:
     distances = random_distances(np.random.default_rng(0), len(SMALL), ties=False)
     distances[1, 2] = np.nan

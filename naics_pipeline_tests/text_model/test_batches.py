@@ -150,6 +150,20 @@ def test_what_a_query_is_made_of_is_left_out_by_kind(inputs, settings) -> None:
     assert made_up > 100
 
 
+def test_an_example_that_says_its_title_again_leaves_with_it(inputs, settings) -> None:
+    short = inputs.short
+    row = int(short.examples[7])
+    title = int(short.code[row])
+    texts = [*short.texts[:row], short.texts[title].upper() + ".", *short.texts[row + 1 :]]
+    inputs = dataclasses.replace(inputs, short=dataclasses.replace(short, texts=texts))
+    found = {}
+    for batch in StageBatches(inputs, SHORT_ALONE, settings):
+        for position, query in enumerate(batch["query_row"].tolist()):
+            if query in (row, title):
+                found[query] = left_rows(batch, position), int(batch["left_channel"][position])
+    assert found == {row: ([row], 0), title: ([row], 0)}
+
+
 @pytest.mark.parametrize(("limit", "variations"), [(100, 0.0), (100, 0.5), (None, 0.0), (10**9, 0.0)])
 def test_the_size_of_an_epoch_is_that_of_the_settings(inputs, settings, limit, variations) -> None:
     sized = whole(settings, queries_per_epoch=limit, variations=variations)
@@ -217,8 +231,14 @@ def test_codes_left_out_are_in_no_batch(inputs_of, settings, whole_sample) -> No
     left_out = whole(settings, left_out_fraction=0.2)
     inputs = inputs_of(left_out, whole_sample)
     gone = set(np.flatnonzero(inputs.left_out))
-    assert 0.1 < len(gone) / (inputs.tree.level == 6).sum() < 0.3
-    assert not inputs.left_out[inputs.tree.level < 6].any()
+    tree = inputs.tree
+    leaves = tree.level == 6
+    assert 0.1 < (inputs.left_out & leaves).sum() / leaves.sum() < 0.3
+    # A code above goes with the last code that it holds.
+    below = [leaves & (tree.ancestors()[:, tree.level[code] - 2] == code) for code in range(len(tree))]
+    assert inputs.left_out.tolist() == [bool(held.any() and inputs.left_out[held].all()) for held in below]
+    assert inputs.left_out[~leaves].any()
+    assert not set(inputs.validation_code.tolist()) & gone
     batches = StageBatches(inputs, STAGE, left_out)
     drawn = [as_numpy(batch) for batch in batches]
     for batch in drawn:

@@ -83,6 +83,21 @@ def test_query_loss_falls_towards_the_truth_and_rises_with_a_confusing_code() ->
     assert query_loss(near, targets, 0.3, confusing, 0.5) > query_loss(near, targets, 0.3, nothing, 0.5)
 
 
+def test_pairs_left_out_have_no_part_in_the_query_loss() -> None:
+    tree = torch.tensor([[0.0, 2.0, 4.0, 10.0]])
+    left_out = torch.tensor([[False, True, False, False]])
+    nothing = torch.zeros(1, 4, dtype=torch.bool)
+    targets = query_targets(tree.masked_fill(left_out, torch.inf), 0.2)
+    distances = torch.tensor([[0.5, 1.0, 2.0, 3.0]], requires_grad=True)
+    loss = query_loss(distances, targets, 0.3, nothing, 0.5, left_out)
+    rest = ~left_out[0]
+    without = query_loss(distances[:, rest], query_targets(tree[:, rest], 0.2), 0.3, nothing[:, rest], 0.5)
+    assert loss.item() == pytest.approx(without.item())
+    (gradient,) = torch.autograd.grad(loss, distances)
+    assert gradient[0, 1] == 0
+    assert gradient.isfinite().all()
+
+
 def test_rank_of_truth_counts_the_nearer_leaves() -> None:
     distances = torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
     assert rank_of_truth(distances, torch.tensor([0, 0])).tolist() == [0, 2]

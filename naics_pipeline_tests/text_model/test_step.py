@@ -310,8 +310,8 @@ def farther(module: StageModule, pairs: torch.Tensor) -> None:
     module.distance[pairs] = 9.5
 
 
-def test_distances_of_held_out_pairs_do_not_reach_the_loss_of_codes(inputs_of, tiny_base: Path) -> None:
-    settings = settings_of(tiny_base, in_batch_negatives=True, query=0.0)
+def test_distances_of_held_out_pairs_do_not_reach_the_loss(inputs_of, tiny_base: Path) -> None:
+    settings = settings_of(tiny_base, in_batch_negatives=True)
     settings = changed(settings, "training", validation_fraction=0.3)
     module, batches = module_of(inputs_of(settings), settings)
     stirred(module)
