@@ -68,8 +68,8 @@ def _sources() -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
 
 def _module(directory: Path, model: Model, live_codes: int | None) -> tuple[StageModule, StageBatches]:
     settings = Settings(model=model, training=Training(queries_per_batch=QUERIES, live_codes=live_codes))
-    text_model = TextModel(locate(BASE), settings)
     codes, entries, phrases = _sources()
+    text_model = TextModel(locate(BASE), settings, codes["code"].to_list())
     inputs = load_inputs(
         codes,
         entries,
@@ -183,8 +183,8 @@ def _synthetic_steps(codes: int, entries: int, directory: Path) -> Work:
     from naics_pipeline_tests.evaluation.trees import balanced_tree
 
     settings = Settings(model=CPU, training=Training(queries_per_batch=QUERIES, live_codes=16))
-    model = TextModel(locate(BASE), settings)
     tree = balanced_tree(codes)
+    model = TextModel(locate(BASE), settings, tree.codes.tolist())
     generator = np.random.default_rng(0)
     leaves = tree.codes[tree.level == tree.level.max()]
     real, real_entries, _ = _sources()

@@ -68,7 +68,7 @@ class Model(Section):
     )
     adapters: Adapters = Adapters()
     base_share: float = Field(
-        0.3, ge=0, lt=1, description="of the base's own vector in that of a short text; it knows words no training has"
+        0.5, ge=0, lt=1, description="of the base's own vector in that of a short text; it knows words no training has"
     )
     channel_dropout: float = Field(0.1, ge=0, lt=1)
     fusion: Literal["moe", "linear"] = "moe"
@@ -76,8 +76,11 @@ class Model(Section):
     top_k: int = Field(2, ge=1)
     expert_dim: int = Field(256, ge=1)
     fusion_dropout: float = Field(0.1, ge=0, lt=1)
+    offset_dropout: float = Field(
+        0.1, ge=0, le=1, description="share of codes placed by their texts alone in a step; 1: codes have no offset"
+    )
     geometry: Literal["lorentz", "euclidean"] = "lorentz"
-    embedding_dim: int = Field(64, ge=2)
+    embedding_dim: int = Field(128, ge=2)
     edge_length: float = Field(0.5, gt=0, description="where the learned length of an edge of the tree starts")
     curvature: float = Field(1.0, ge=0.1, le=10)
     learn_curvature: bool = False

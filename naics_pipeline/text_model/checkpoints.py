@@ -26,12 +26,14 @@ def read_stage(directory: Path) -> dict[str, Any]:
 
 
 def load_weights(model: TextModel, checkpoint: Path) -> None:
-    """Puts the trained weights of a checkpoint into a model with the same settings.
+    """Puts the trained weights of a checkpoint into a model with the same settings and codes.
 
     Raises:
-        ModelError: the file cannot be read, or was trained with another shape of model.
+        ModelError: the file cannot be read, or was trained with another shape of model or for other codes.
     """
     content = read_checkpoint(checkpoint)
+    if content.get("codes") != model.codes:
+        raise ModelError(f"{checkpoint}: trained for other codes than these. Train the stages before it again.")
     state = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
     expected = {name: value.shape for name, value in model.trained_state().items()}
     if {name: value.shape for name, value in state.items()} != expected:

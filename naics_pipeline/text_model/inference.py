@@ -39,7 +39,7 @@ class TextEmbedder:
         """
         content = read_checkpoint(checkpoint)
         settings = Settings.model_validate(content["settings"])
-        model = TextModel(locate(settings.model.base, settings.model.base_sha256), settings)
+        model = TextModel(locate(settings.model.base, settings.model.base_sha256), settings, content["codes"])
         load_weights(model, checkpoint)
         return cls(model, settings, content["stage"], resolve(accelerator))
 
@@ -49,7 +49,7 @@ class TextEmbedder:
 
     @torch.inference_mode()
     def embed_codes(self, descriptions: pl.DataFrame) -> Embeddings:
-        """Points of every code, from its texts."""
+        """Points of every code, from its texts and, where training knew the code, its offset."""
         cache = code_tokens(self.tokenizer, descriptions, self.settings.tokens)
         lengths = {name: ragged.lengths for name, ragged in cache.channels.items()}
         lengths["examples"] = np.bincount(cache.example_code, minlength=descriptions.height)
@@ -68,14 +68,13 @@ class TextEmbedder:
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Points of free texts, (n, d + 1) float64; each is read as a title, the other channels as absent."""
-        return self._export(self.model.text_points(self._vectors(texts))[0])
+        """Points of free texts, (n, d + 1) float64."""
+        return self._export(self.model.fusion.place_texts(self._vectors(texts)))
 
     @torch.inference_mode()
     def codes(self, codes: np.ndarray, vectors: CodeVectors) -> Embeddings:
         """Points of codes whose texts have been read."""
-        points, _ = self.model.fusion(vectors.channels, vectors.present)
-        return self._embeddings(codes, points, pl.DataFrame())
+        return self._embeddings(codes, self.model.code_points(vectors, codes), pl.DataFrame())
 
     @torch.inference_mode()
     def texts(self, codes: np.ndarray, vectors: Tensor, columns: pl.DataFrame) -> Embeddings:
@@ -84,7 +83,7 @@ class TextEmbedder:
         Args:
             columns: what else is known of each text.
         """
-        return self._embeddings(codes, self.model.text_points(vectors)[0], columns)
+        return self._embeddings(codes, self.model.fusion.place_texts(vectors), columns)
 
     @torch.inference_mode()
     def _vectors(self, texts: Sequence[str]) -> Tensor:

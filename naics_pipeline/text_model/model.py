@@ -1,5 +1,6 @@
 """The text model: texts to vectors, vectors to points, with the learned scalars of the objective."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from naics_pipeline.text_model.tables import set_sums
 from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged
 
 EXAMPLES = CHANNELS.index("examples")
-# Free text is read as a title: a short phrase that says what is done.
-QUERY_CHANNEL = CHANNELS.index("title")
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,18 @@ class CodeVectors:
 
 
 class TextModel(nn.Module):
-    """Encoder and fusion, with the learned scalars of the objective."""
+    """Encoder and fusion, with an offset for each code and the learned scalars of the objective.
 
-    def __init__(self, base: Path, settings: Settings) -> None:
+    Args:
+        codes: the N codes that training places.
+    """
+
+    def __init__(self, base: Path, settings: Settings, codes: Sequence[str]) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.codes = settings, list(codes)
         self.encoder = TextEncoder(base, settings.model)
         self.fusion = Fusion(self.encoder.width, settings.model)
+        self.offset = nn.Parameter(torch.zeros(len(self.codes), settings.model.embedding_dim + 1))
         weights = settings.objective
         self.log_scale = nn.Parameter(torch.tensor(settings.model.edge_length).log())
         self.log_temperature = nn.Parameter(
@@ -146,14 +150,16 @@ class TextModel(nn.Module):
             torch.from_numpy(present).to(device),
         )
 
-    def text_points(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Points (n, ·) of free text with these vectors (n, width), and the gate's probabilities."""
-        channels = vectors.new_zeros(len(vectors), len(CHANNELS), self.encoder.width)
-        channels[:, QUERY_CHANNEL] = vectors
-        present = torch.zeros(len(vectors), len(CHANNELS), dtype=torch.bool, device=vectors.device)
-        present[:, QUERY_CHANNEL] = True
-        points, probabilities = self.fusion(channels, present)
-        return points, probabilities
+    def code_points(self, vectors: CodeVectors, codes: np.ndarray) -> Tensor:
+        """Points (n, ·) of the codes with these names and texts; one that training did not know has no offset."""
+        row = {code: number for number, code in enumerate(self.codes)}
+        offset = torch.zeros(len(codes), self.offset.shape[1], device=self.offset.device)
+        known = [(place, row[code]) for place, code in enumerate(codes.tolist()) if code in row]
+        if known:
+            places, rows = (torch.tensor(part, device=offset.device) for part in zip(*known, strict=True))
+            offset[places] = self.offset[rows]
+        points: Tensor = self.fusion(vectors.channels, vectors.present, offset)[0]
+        return points
 
     def trained_state(self) -> dict[str, Tensor]:
         """The state without the frozen base, which the checkpoint names instead of holding it."""

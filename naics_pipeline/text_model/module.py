@@ -95,26 +95,28 @@ class StageModule(pl.LightningModule):
 
     # The loss
 
-    def losses(self, batch: Batch, queries: Tensor, codes: CodeVectors, short: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, batch: Batch, queries: Tensor, codes: CodeVectors, short: Tensor, offset: Tensor
+    ) -> dict[str, Tensor]:
         """Every term of the objective with a weight above 0, unweighted.
 
         Args:
             queries: (Q, width) vectors of the batch's queries.
             codes: of all codes, with the channels that count.
             short: (M, width) vectors of all short texts.
+            offset: (N, d + 1), those of the codes that count.
         """
-        points, gate = self.model.fusion(codes.channels, codes.present)
-        gates = [gate if gate is None else gate[self.trained]]
+        points, gate = self.model.fusion(codes.channels, codes.present, offset)
         weights, scale = self.objective, self.model.log_scale.exp()
         terms: dict[str, Tensor] = {}
         if weights.contrastive and len(batch["anchor"]):
             terms["contrastive"] = self._contrastive(batch, points)
         if weights.query and len(queries):
-            query, gate = self.model.text_points(queries)
-            gates.append(gate)
+            query = self.model.fusion.place_texts(queries)
             left = short[batch["left_row"]]
             own = codes.leave_one_out(batch["query_code"], batch["left_channel"], left, batch["left_of"])
-            distances = self._query_distances(batch["query_code"], query, points, self.model.fusion(*own)[0])
+            alone, _ = self.model.fusion(*own, offset[batch["query_code"]])
+            distances = self._query_distances(batch["query_code"], query, points, alone)
             terms["query"] = self._query(batch["query_code"], batch["query_under"], distances, held_out=False)
         if weights.hierarchy and len(batch["codes"]):
             terms["hierarchy"] = self._hierarchy(points, batch["codes"], ~self.held_out[batch["codes"]])
@@ -122,9 +124,8 @@ class StageModule(pl.LightningModule):
             terms["radius"] = radius_loss(
                 self.model.fusion.radii(points[self.trained]), self.level[self.trained], scale
             )
-        chosen = [gate for gate in gates if gate is not None]
-        if weights.balance and chosen:
-            terms["balance"] = balance_loss(torch.cat(chosen), self.settings.model.top_k)
+        if weights.balance and gate is not None:
+            terms["balance"] = balance_loss(gate[self.trained], self.settings.model.top_k)
         return terms
 
     def _hierarchy(self, points: Tensor, rows: Tensor, counted: Tensor) -> Tensor:
@@ -213,7 +214,8 @@ class StageModule(pl.LightningModule):
             short = self.short.replace(batch["query_row"][known], queries[known])
             long |= self._read_live(batch["live"])
         present = drop_channels(self.present, self.settings.model.channel_dropout)
-        return self.losses(batch, queries, self._codes(short, long, present), short)
+        kept = torch.rand(len(self.present), 1, device=present.device) >= self.settings.model.offset_dropout
+        return self.losses(batch, queries, self._codes(short, long, present), short, self.model.offset * kept)
 
     def _base_vectors(self, texts: Ragged, row: Tensor) -> Tensor:
         """What the base says of a batch's queries: kept of the table's texts, read of those that are made up."""
@@ -283,8 +285,7 @@ class StageModule(pl.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         if not self.tables_are_fresh:
             self.renew_tables()
-        codes = self.code_vectors()
-        points, _gate = self.model.fusion(codes.channels, codes.present)
+        points = self.model.code_points(self.code_vectors(), self.inputs.tree.codes)
         terms = self._validation_terms(batch, points)
         values = {f"val/{name}": float(value) for name, value in terms.items()}
         values["val/loss"] = float(self._total(terms)) if terms else 0.0
@@ -313,7 +314,7 @@ class StageModule(pl.LightningModule):
         return terms
 
     def _validation_points(self) -> Tensor:
-        return self.model.text_points(self.validation_vectors.values)[0]
+        return self.model.fusion.place_texts(self.validation_vectors.values)
 
     def _validation_hits(self, points: Tensor) -> dict[str, float]:
         code = torch.from_numpy(self.inputs.validation_code).to(points.device)
@@ -357,3 +358,4 @@ class StageModule(pl.LightningModule):
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in self.model.trained_state().items()}
         checkpoint["settings"] = self.settings.model_dump(mode="json")
         checkpoint["stage"] = self.stage.name
+        checkpoint["codes"] = self.model.codes

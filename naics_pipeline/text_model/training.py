@@ -96,7 +96,8 @@ def train_stage(
     frames = {"descriptions": descriptions, "index_entries": index_entries, "phrases": phrases}
     key = stage_key(stage, settings, frames, start_key)
     torch.manual_seed(settings.seed)
-    model = TextModel(locate(settings.model.base, settings.model.base_sha256), settings)
+    base = locate(settings.model.base, settings.model.base_sha256)
+    model = TextModel(base, settings, descriptions["code"].to_list())
     if start_from is not None:
         load_weights(model, start_from / "best.ckpt")
     device = resolve(settings.accelerator)

@@ -88,7 +88,7 @@ def inputs_of(frames, tmp_path_factory) -> InputsOf:
                 settings=settings,
                 token_cache=places / "token_cache",
                 hidden_cache=places / "hidden",
-                model=TextModel(Path(settings.model.base), settings),
+                model=TextModel(Path(settings.model.base), settings, []),
             )
         return made[key]
 

@@ -79,7 +79,7 @@ def whole(settings: Settings, **training: Any) -> Settings:
 def module_of(inputs: TrainingInputs, settings: Settings, stage: Stage = STAGE) -> tuple[StageModule, StageBatches]:
     """A stage's module as it is before its first step, in eval mode, and its batches."""
     torch.manual_seed(0)
-    model = TextModel(Path(settings.model.base), settings)
+    model = TextModel(Path(settings.model.base), settings, inputs.tree.codes.tolist())
     batches = StageBatches(inputs, stage, settings)
     module = StageModule(model, inputs, stage, 10, batches, lambda distances: {}, 0)
     module.renew_tables()

@@ -228,9 +228,10 @@ def test_an_absent_channel_counts_as_its_learned_vector(fusion: str, geometry: s
     present[1, 2] = False
     for parameter in model.experts.parameters():
         torch.nn.init.normal_(parameter, std=0.01)
-    before, _ = model(channels, present)
+    offset = 0.1 * torch.randn(3, 5)
+    before, _ = model(channels, present, offset)
     channels[1, 2] = 99.0
-    after, _ = model(channels, present)
+    after, _ = model(channels, present, offset)
     torch.testing.assert_close(before, after)
     after.square().sum().backward()
     assert model.absent.grad[2].abs().sum() > 0
@@ -246,7 +247,7 @@ def test_an_absent_channel_counts_as_its_learned_vector(fusion: str, geometry: s
 def test_distances_are_those_of_the_geometry(geometry: str) -> None:
     torch.manual_seed(0)
     model = Fusion(8, Model(geometry=geometry, embedding_dim=4, expert_dim=8)).eval()
-    points, _ = model(torch.randn(80, 4, 8), torch.ones(80, 4, dtype=torch.bool))
+    points, _ = model(torch.randn(80, 4, 8), torch.ones(80, 4, dtype=torch.bool), torch.zeros(80, 5))
     points = points.double()
     found = model.distances(points, points)
     reference = {"lorentz": lambda u, v: lorentz.distance(u[:, None], v[None]), "euclidean": torch.cdist}
@@ -261,7 +262,8 @@ def test_the_space_starts_as_the_cosine_of_principal_components() -> None:
     model.start_from(vectors)
     channels, present = torch.zeros(60, 4, 16), torch.zeros(60, 4, dtype=torch.bool)
     channels[:, 0], present[:, 0] = vectors, True
-    points, _ = model(channels, present)
+    points, _ = model(channels, present, torch.zeros(60, 5))
+    torch.testing.assert_close(model.place_texts(vectors), points)
     mean = vectors.double().mean(0)
     _, _, components = torch.linalg.svd(vectors.double() - mean, full_matrices=False)
     kept = torch.nn.functional.normalize((vectors.double() - mean) @ components[:4].T, dim=-1)
@@ -271,10 +273,26 @@ def test_the_space_starts_as_the_cosine_of_principal_components() -> None:
     torch.testing.assert_close(radii, radii[0].expand(60), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
+def test_an_offset_turns_a_code_and_moves_it_in_or_out(geometry: str) -> None:
+    torch.manual_seed(0)
+    model = Fusion(8, Model(geometry=geometry, embedding_dim=4, expert_dim=8)).eval()
+    channels, present = torch.randn(3, 4, 8), torch.ones(3, 4, dtype=torch.bool)
+    offset = torch.zeros(3, 5)
+    offset[1, :4], offset[2, 4] = 5.0, 0.3
+    with torch.no_grad():
+        plain, moved = model(channels, present, torch.zeros(3, 5))[0], model(channels, present, offset)[0]
+    torch.testing.assert_close(moved[0], plain[0])
+    radii, others = model.radii(plain), model.radii(moved)
+    torch.testing.assert_close(others[1], radii[1])
+    assert model.paired_distances(plain, moved)[1] > 1
+    assert float(others[2] / radii[2]) == pytest.approx(np.exp(0.3), rel=0.05)
+
+
 def test_curvature_is_learned_only_when_asked_and_stays_in_bounds() -> None:
     assert not Fusion(8, Model()).log_curvature.requires_grad
     model = Fusion(8, Model(learn_curvature=True, embedding_dim=4, expert_dim=8))
-    points, _ = model(torch.randn(3, 4, 8), torch.ones(3, 4, dtype=torch.bool))
+    points, _ = model(torch.randn(3, 4, 8), torch.ones(3, 4, dtype=torch.bool), torch.zeros(3, 5))
     model.distances(points, points).sum().backward()
     assert model.log_curvature.grad.abs() > 0
     with torch.no_grad():

@@ -45,7 +45,7 @@ def test_the_space_starts_no_worse_than_the_frozen_vectors_at_its_dimension(modu
     np.testing.assert_allclose(frozen[some], alone, atol=1e-4)
 
     mean = frozen.mean(0)
-    components = np.linalg.svd(frozen - mean, full_matrices=False)[2][:64]
+    components = np.linalg.svd(frozen - mean, full_matrices=False)[2][: module.settings.model.embedding_dim]
 
     def cosines(texts: np.ndarray, places: np.ndarray) -> np.ndarray:
         texts, places = ((part - mean) @ components.T for part in (texts, places))
@@ -63,9 +63,9 @@ def test_the_space_starts_no_worse_than_the_frozen_vectors_at_its_dimension(modu
 
     fusion, codes = module.model.fusion, module.code_vectors()
     with torch.no_grad():
-        points = fusion(codes.channels, codes.present)[0][module.leaves].double()
-        places = module.model.text_points(module.short.values[torch.from_numpy(rows)])[0].double()
-        texts = module.model.text_points(torch.from_numpy(vectors))[0].double()
+        points = module.model.code_points(codes, inputs.tree.codes)[module.leaves].double()
+        places = fusion.place_texts(module.short.values[torch.from_numpy(rows)]).double()
+        texts = fusion.place_texts(torch.from_numpy(vectors)).double()
         to_codes, to_places = (fusion.distances(texts, part).numpy() for part in (points, places))
     by_code, frozen_by_code = hits(to_codes, right), hits(-cosines(vectors, centroids), right)
     by_entry, frozen_by_entry = hits(nearest(to_places), right), hits(nearest(-cosines(vectors, frozen[rows])), right)

@@ -1,6 +1,5 @@
 """One step: where it starts, what a query's code is made of, and what reaches the loss and what does not."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,7 +133,7 @@ def test_a_query_does_not_pull_the_words_it_consists_of(one_step) -> None:
         seen[kind] += 1
         short, long, codes = differentiable(module)
         query = module.short.values[batch["query_row"][[position]]]
-        module.losses(alone(batch, position), query, codes, short)["query"].backward()
+        module.losses(alone(batch, position), query, codes, short, module.model.offset)["query"].backward()
         own = {EXAMPLE: left_rows(batch, position), MADE_UP: left_rows(batch, position), TITLE: [code], SENTENCE: []}
         pull = short.grad.norm(dim=1)
         described = long["description"].grad[code].norm()
@@ -173,7 +172,7 @@ def test_a_code_of_which_nothing_else_is_left_keeps_its_description(one_step, ki
     )
     assert known.tolist() == [[False, True, False, False]]
     assert torch.equal(channels[0, 1], long["description"][code])
-    loss = module.losses(query, module.short.values[query["query_row"]], codes, short)["query"]
+    loss = module.losses(query, module.short.values[query["query_row"]], codes, short, module.model.offset)["query"]
     loss.backward()
     assert torch.isfinite(loss)
     found = [short.grad, *(table.grad for table in long.values()), *gradients(module).values()]
@@ -203,7 +202,7 @@ def test_the_space_starts_as_the_projected_means_of_the_bases_vectors(one_step) 
         return projected / np.linalg.norm(projected, axis=1, keepdims=True)
 
     with torch.no_grad():
-        points = fusion(codes.channels, codes.present)[0].double()
+        points = module.model.code_points(codes, module.inputs.tree.codes).double()
         texts = module._validation_points().double()
         distances = fusion.distances(texts, points).numpy()
         radii = fusion.radii(torch.cat([points, texts])).numpy()
@@ -244,7 +243,8 @@ def test_every_weight_of_every_adapter_moves_in_a_step_and_none_of_the_base(one_
         assert len(adapters_of(names, adapter)) == 24
         assert adapters_of(changed_names, adapter) == adapters_of(names, adapter)
     assert not {name for name in changed_names if name.startswith("encoder.") and "lora_" not in name}
-    assert {"fusion.projection.weight", "fusion.log_share", "fusion.log_radius", "log_scale"} <= changed_names
+    assert {"offset", "fusion.log_share", "fusion.log_radius", "fusion.log_text_radius", "log_scale"} <= changed_names
+    assert not {name for name in changed_names if name.startswith("fusion.projection")}
 
 
 def test_an_adapter_of_the_top_block_leaves_the_others_to_the_base(inputs_of, tiny_base: Path) -> None:
@@ -285,7 +285,7 @@ def test_adapters_stay_at_rate_zero_and_the_fusion_learns(inputs_of, tiny_base: 
     settings = settings_of(tiny_base)
     names = moved(*module_of(inputs_of(settings), settings, STAGE.model_copy(update={"adapter_rate": 0.0})))
     assert not {name for name in names if name.startswith("encoder.")}
-    assert "fusion.projection.weight" in names
+    assert "offset" in names
 
 
 def test_a_share_of_the_base_stays_in_what_short_text_says(inputs_of, tiny_base: Path) -> None:
@@ -331,7 +331,7 @@ def test_distances_of_held_out_pairs_do_not_reach_the_loss(inputs_of, tiny_base:
 def test_held_out_pairs_are_what_the_best_epoch_is_chosen_by(inputs_of, tiny_base: Path) -> None:
     settings = settings_of(tiny_base)
     module, _ = module_of(inputs_of(settings), settings)
-    points = module.model.fusion(*dataclasses.astuple(module.code_vectors())[:2])[0].detach()
+    points = module.model.code_points(module.code_vectors(), module.inputs.tree.codes).detach()
 
     def validation() -> dict[str, float]:
         return {name: float(value) for name, value in module._validation_terms(module.validation, points).items()}
@@ -355,7 +355,7 @@ def test_nothing_that_is_said_of_a_code_left_out_reaches_the_loss(inputs_of, tin
     for _, batch in zip(range(4), batches, strict=False):
         short, long, codes = differentiable(module)
         queries = torch.nn.functional.normalize(torch.randn(len(batch["query_code"]), 32), dim=-1)
-        terms = module.losses(batch, queries, codes, short)
+        terms = module.losses(batch, queries, codes, short, module.model.offset)
         assert set(terms) == {"contrastive", "query", "hierarchy", "radius", "balance"}
         module._total(terms).backward()
         assert (short.grad[of_gone] == 0).all()
@@ -363,6 +363,9 @@ def test_nothing_that_is_said_of_a_code_left_out_reaches_the_loss(inputs_of, tin
         for table in long.values():
             assert (table.grad[gone] == 0).all()
         assert (long["description"].grad[~gone].abs().sum(1) > 0).all()
+        assert (module.model.offset.grad[gone] == 0).all()
+        assert (module.model.offset.grad[~gone].abs().sum(1) > 0).all()
+        module.model.offset.grad = None
 
 
 # Memory

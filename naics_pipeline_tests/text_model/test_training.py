@@ -16,7 +16,9 @@ from naics_pipeline.errors import ModelError, TrainingError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Settings
 from naics_pipeline.text_model import checkpoints, inference, module, training
+from naics_pipeline.text_model.checkpoints import load_weights
 from naics_pipeline.text_model.curriculum import Stage
+from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT
 from naics_pipeline_tests.conftest import REPOSITORY
 from naics_pipeline_tests.text_model.small import CACHED, ONE_EPOCH, STAGE, changed, settings_of
@@ -276,6 +278,9 @@ def test_weights_of_another_shape_or_a_damaged_checkpoint_are_refused(
         with pytest.raises(ModelError, match="trained with other model settings"):
             run(changed(settings_of(tiny_base), "model", **model), after, start_from=stage_directory)
     best = stage_directory / "best.ckpt"
+    settings = settings_of(tiny_base)
+    with pytest.raises(ModelError, match="trained for other codes"):
+        load_weights(TextModel(tiny_base, settings, ["11", "21"]), best)
     best.write_bytes(best.read_bytes()[:1000])
     with pytest.raises(ModelError, match="damaged"):
         run(settings_of(tiny_base), after, start_from=stage_directory)
@@ -296,7 +301,8 @@ def test_a_stage_may_weigh_terms_anew_and_leave_the_adapters_alone(run, tiny_bas
     assert trained_terms(second) == {"query", "balance", "contrastive", "hierarchy"}
     before, after = state_of(first.best), state_of(second.best)
     assert all(torch.equal(before[name], after[name]) for name in before if "lora_" in name)
-    assert not torch.equal(before["model.fusion.projection.weight"], after["model.fusion.projection.weight"])
+    assert torch.equal(before["model.fusion.projection.weight"], after["model.fusion.projection.weight"])
+    assert not torch.equal(before["model.offset"], after["model.offset"])
 
 
 # Ablations and embeddings
@@ -342,6 +348,28 @@ def _differs(name: str, value: torch.Tensor, base: dict[str, torch.Tensor]) -> b
     stem, _, last = name.removeprefix("model.encoder.full.").rpartition(".")
     frozen = base.get(f"{stem}.{last}", base.get(f"{stem}.base_layer.{last}"))
     return frozen is not None and not torch.equal(value, frozen)
+
+
+def test_a_code_that_training_did_not_know_is_placed_by_its_texts_alone(finished, frames) -> None:
+    embedder = inference.TextEmbedder.load(finished.best, "cpu")
+    descriptions = frames["descriptions"]
+    known = embedder.embed_codes(descriptions)
+    renamed = descriptions.with_columns(
+        code=pl.when(pl.col("code") == "722511").then(pl.lit("722599")).otherwise("code")
+    )
+    found = embedder.embed_codes(renamed)
+    new = found.codes == "722599"
+    assert new.sum() == 1
+    np.testing.assert_allclose(found.points[~new], known.points[~new], atol=1e-6)
+    embedder.model.offset.data.zero_()
+    without = embedder.embed_codes(descriptions)
+    np.testing.assert_allclose(found.points[new], without.points[new], atol=1e-6)
+    assert np.abs(without.points - known.points).max() > 1e-3
+
+
+def test_codes_have_no_offset_where_all_are_dropped(run, tiny_base: Path) -> None:
+    result = run(settings_of(tiny_base, {"offset_dropout": 1.0}), ONE_EPOCH)
+    assert (result.embedder.model.offset == 0).all()
 
 
 def test_exported_points_are_those_that_training_evaluated(finished, frames) -> None:
