@@ -55,8 +55,8 @@ class Adapters(Section):
     """One adapter for all short text, one for each channel of long texts."""
 
     short: Adapter = Adapter(rank=16, alpha=32)
-    description: Adapter = Adapter()
-    excluded: Adapter = Adapter()
+    description: Adapter = Adapter(blocks=0)
+    excluded: Adapter = Adapter(blocks=0)
 
 
 class Model(Section):
@@ -92,7 +92,7 @@ class Objective(Section):
 
     contrastive: float = Field(0.03, ge=0)
     query: float = Field(1.0, ge=0)
-    hierarchy: float = Field(0.3, ge=0)
+    hierarchy: float = Field(0.5, ge=0)
     radius: float = Field(0.05, ge=0)
     balance: float = Field(0.2, ge=0)
     contrastive_loss: Literal["dcl", "infonce"] = "dcl"

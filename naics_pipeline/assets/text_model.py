@@ -128,7 +128,7 @@ stages = [stage_asset(stage) for stage in STAGES]
 def text_embeddings(
     context: dg.AssetExecutionContext, conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
 ) -> dg.MaterializeResult:
-    """One row per code: its point, from its texts alone, by the last stage of the curriculum.
+    """One row per code: its point, from its texts and the offset it learned, by the last stage of the curriculum.
 
     Beside it text_places.parquet, the titles, entries and sentences below the codes; text_queries.parquet, the index
     entries that no training saw, to be searched among them; and text_labelled.parquet where evaluation.labelled is set.
