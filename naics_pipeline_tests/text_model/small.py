@@ -29,6 +29,7 @@ STAGE = Stage(
 ONE_EPOCH = STAGE.model_copy(update={"epochs": 1})
 ALL = Adapters(description=Adapter(), excluded=Adapter())
 """In all blocks, for every channel."""
+SMALL = {"embedding_dim": 8, "expert_dim": 16, "adapters": ALL}
 CACHED = {"adapters": Adapters(description=Adapter(blocks=1), excluded=Adapter(blocks=1))}
 
 SECTORS = ["23", "51", "72"]
@@ -62,7 +63,7 @@ def settings_of(tiny_base: Path, model: dict[str, Any] | None = None, **objectiv
     return Settings(
         accelerator="cpu",
         tokens=Tokens(short=12, description=12, excluded=12),
-        model=Model(**({"base": str(tiny_base), "embedding_dim": 8, "expert_dim": 16, "adapters": ALL} | (model or {}))),
+        model=Model(**({"base": str(tiny_base), **SMALL} | (model or {}))),
         objective=Objective(**{"temperature": 0.5, **objective}),
         training=Training(pairs_per_batch=16, queries_per_batch=32, queries_per_epoch=128, variations=0, live_codes=40),
     )
