@@ -64,12 +64,12 @@ class TextEmbedder:
         Args:
             rows: columns text and code, the one that a text belongs to ("" where none is known), and any others.
         """
-        return self.texts(rows["code"].to_numpy().astype(str), self._vectors(rows["text"].to_list()), rows.drop("code"))
+        return self.texts(rows["code"].to_numpy().astype(str), self.vectors(rows["text"].to_list()), rows.drop("code"))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Points of free texts, (n, d + 1) float64."""
-        return self._export(self.model.fusion.place_texts(self._vectors(texts)))
+        return self._export(self.model.fusion.place_texts(self.vectors(texts)))
 
     @torch.inference_mode()
     def codes(self, codes: np.ndarray, vectors: CodeVectors) -> Embeddings:
@@ -86,7 +86,8 @@ class TextEmbedder:
         return self._embeddings(codes, self.model.fusion.place_texts(vectors), columns)
 
     @torch.inference_mode()
-    def _vectors(self, texts: Sequence[str]) -> Tensor:
+    def vectors(self, texts: Sequence[str]) -> Tensor:
+        """What the adapter and the base say of texts, (n, width)."""
         return self.model.read_short(tokenize(self.tokenizer, list(texts), self.settings.tokens.short))
 
     def _embeddings(self, codes: np.ndarray, points: Tensor, columns: pl.DataFrame) -> Embeddings:

@@ -189,14 +189,15 @@ class StageModule(pl.LightningModule):
         depth = self.level[self.leaves] - self.level[code].unsqueeze(-1)
         return self.tree_distance[code][:, self.leaves] == depth
 
-    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms."""
         return torch.stack([getattr(self.objective, name) * term for name, term in terms.items()]).sum()
 
     # Training
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         terms = self.read_and_score(batch)
-        loss = self._total(terms)
+        loss = self.total(terms)
         self._refuse_non_finite(loss, terms, batch)
         values = {f"train/{name}": value.detach() for name, value in terms.items()} | {"train/loss": loss.detach()}
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
@@ -288,7 +289,7 @@ class StageModule(pl.LightningModule):
         points = self.model.code_points(self.code_vectors(), self.inputs.tree.codes)
         terms = self._validation_terms(batch, points)
         values = {f"val/{name}": float(value) for name, value in terms.items()}
-        values["val/loss"] = float(self._total(terms)) if terms else 0.0
+        values["val/loss"] = float(self.total(terms)) if terms else 0.0
         values |= self._validation_hits(points)
         exact = points.double() if points.device.type != "mps" else points.cpu().double()
         values |= self.metrics(self.model.fusion.distances(exact, exact).cpu().numpy())

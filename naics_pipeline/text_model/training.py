@@ -163,12 +163,13 @@ def train_stage(
         metrics=reached,
         history=report.history,
         codes=embedder.codes(inputs.tree.codes, module.code_vectors()),
-        places=_places(embedder, inputs, module.short.values),
+        places=places_of(embedder, inputs, module.short.values),
         embedder=embedder,
     )
 
 
-def _places(embedder: TextEmbedder, inputs: TrainingInputs, vectors: Tensor) -> Embeddings:
+def places_of(embedder: TextEmbedder, inputs: TrainingInputs, vectors: Tensor) -> Embeddings:
+    """Points of all short texts, from their vectors (M, width): the places below the codes, with kind and text."""
     short = inputs.short
     columns = pl.DataFrame(
         {"kind": [KIND_NAMES[kind] for kind in short.kind], "text": short.texts},

@@ -99,7 +99,7 @@ def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
 def total_loss(module: StageModule, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The loss of a batch, its texts read afresh."""
     torch.manual_seed(1)
-    return module._total(module.read_and_score(batch))
+    return module.total(module.read_and_score(batch))
 
 
 def gradients(module: StageModule) -> dict[str, torch.Tensor]:

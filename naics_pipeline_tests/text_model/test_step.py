@@ -357,7 +357,7 @@ def test_nothing_that_is_said_of_a_code_left_out_reaches_the_loss(inputs_of, tin
         queries = torch.nn.functional.normalize(torch.randn(len(batch["query_code"]), 32), dim=-1)
         terms = module.losses(batch, queries, codes, short, module.model.offset)
         assert set(terms) == {"contrastive", "query", "hierarchy", "radius", "balance"}
-        module._total(terms).backward()
+        module.total(terms).backward()
         assert (short.grad[of_gone] == 0).all()
         assert (short.grad[: len(gone)][~gone].abs().sum(1) > 0).all()
         for table in long.values():

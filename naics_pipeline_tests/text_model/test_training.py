@@ -58,7 +58,7 @@ def test_a_stage_learns_moves_every_adapter_and_keeps_the_base(finished) -> None
 
 def test_the_best_epoch_is_that_of_the_least_loss_on_what_was_not_trained_on(run, tiny_base: Path, monkeypatch) -> None:
     losses = iter([1.0, 0.5, 2.0])
-    monkeypatch.setattr(module.StageModule, "_total", lambda self, terms: _total(self, terms, losses))
+    monkeypatch.setattr(module.StageModule, "total", lambda self, terms: _loss_of(self, terms, losses))
     result = run(settings_of(tiny_base))
     assert [values["val/loss"] for values in result.history] == [1.0, 0.5, 2.0]
     assert result.metrics == result.history[1]
@@ -71,10 +71,10 @@ def test_the_best_epoch_is_that_of_the_least_loss_on_what_was_not_trained_on(run
     np.testing.assert_allclose(result.embedder.embed_texts(["growing soybeans"]), again, atol=1e-6)
 
 
-_whole_total = module.StageModule._total
+_whole_total = module.StageModule.total
 
 
-def _total(self, terms, validation_losses):
+def _loss_of(self, terms, validation_losses):
     """The loss as it is in training, and one said beforehand in validation."""
     return _whole_total(self, terms) if torch.is_grad_enabled() else torch.tensor(next(validation_losses))
 
@@ -114,7 +114,7 @@ def test_a_run_goes_on_from_its_last_epoch_even_if_an_earlier_one_was_the_best(
     run, tiny_base: Path, monkeypatch
 ) -> None:
     losses = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(module.StageModule, "_total", lambda self, terms: _total(self, terms, losses))
+    monkeypatch.setattr(module.StageModule, "total", lambda self, terms: _loss_of(self, terms, losses))
 
     def stop(epoch: int, values: dict[str, float]) -> None:
         if epoch == 2:
