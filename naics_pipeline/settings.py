@@ -166,7 +166,7 @@ class Graph(Section):
     hard_negatives: float = Field(
         0.5, ge=0, le=1, description="share of negatives taken nearest first, from the third quarter of the steps on"
     )
-    steps: int = Field(160, ge=1, description="optimizer steps, each over the whole graph")
+    steps: int = Field(240, ge=1, description="optimizer steps, each over the whole graph")
     pairs_per_step: int = Field(
         4_000_000,
         ge=1,
