@@ -31,7 +31,7 @@ def test_the_assets_and_their_groups():
     assert set(NODES) == set.union(*GROUPS.values())
 
 
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("name", sorted(NODES))
 def test_every_asset_says_what_it_is(name):
     node = NODES[name]
     assert node.description.startswith("One ")

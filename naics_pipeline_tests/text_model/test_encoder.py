@@ -12,6 +12,7 @@ from naics_pipeline.settings import Adapter, Adapters, Model
 from naics_pipeline.text_model.encoder import TextEncoder, hidden_states
 from naics_pipeline.text_model.fusion import Fusion, MixtureOfExperts, drop_channels
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT, Ragged, tokenize
+from naics_pipeline_tests.text_model.small import ALL
 
 TEXTS = ["Growing soybeans", "Flour milling", "a", "Repair and maintenance of locomotives and rail cars"]
 
@@ -21,11 +22,11 @@ NAMES = (SHORT, *LONG_CHANNELS)
 
 def encoder_of(tiny_base: Path, **changes: object) -> TextEncoder:
     torch.manual_seed(0)
-    return TextEncoder(tiny_base, Model(base=str(tiny_base), **changes)).eval()
+    return TextEncoder(tiny_base, Model(**({"base": str(tiny_base), "adapters": ALL} | changes))).eval()
 
 
 def top_block(name: str = "description") -> dict[str, Adapters]:
-    return {"adapters": Adapters(**{name: Adapter(blocks=1)})}
+    return {"adapters": ALL.model_copy(update={name: Adapter(blocks=1)})}
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_adapters_lie_on_every_linear_layer_of_their_blocks_only(tiny_base: Path
 
 
 def test_without_blocks_there_is_no_adapter_and_the_base_itself_reads(tiny_base: Path, tokens: Ragged) -> None:
-    encoder = encoder_of(tiny_base, adapters=Adapters(excluded=Adapter(blocks=0)))
+    encoder = encoder_of(tiny_base, adapters=Adapters(description=Adapter()))
     stir(encoder)
     assert not [name for name, _ in encoder.named_parameters() if ".excluded." in name]
     assert not encoder.learns("excluded")
