@@ -7,11 +7,8 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Model
 from naics_pipeline.text_model.tokens import CHANNELS
 
-# What a channel counts in a code's point before anything is learned, each example counting 1: training entries that are
-# scored against the frozen base's vectors of what else is said of their code find it best so, in the sample and on real
-# data. Fixed shares lost 5 points of top-1 there, for a code may have two examples or two hundred.
-_FIRST_WEIGHTS = {"title": 1.0, "description": 4.0, "examples": 1.0, "excluded": 0.1}
-_EXAMPLES = CHANNELS.index("examples")
+# What a channel counts in a code's point before anything is learned: what a code leaves out says least of it.
+_FIRST_SHARES = {"title": 0.25, "description": 0.25, "examples": 0.5, "excluded": 0.02}
 # Edges from the root to a six-digit code, with the first one longer: radius of a leaf where an edge has length 1.
 _LEAF_RADIUS = 5.3
 
@@ -57,7 +54,7 @@ class Fusion(nn.Module):
     cosine of their vectors does at that dimension. With the projection's length as radius it starts 5 to 12 points of
     top-1 below, and a projection that learns loses on descriptions by business owners what it gains on index entries.
 
-    A code's direction is that of the weighted mean of its texts, projected likewise. What the experts make of all
+    A code's direction is that of the weighted mean of its channels, projected likewise. What the experts make of all
     four, and an offset of the code's own, are added to it, and one further output of both widens or narrows the radius.
     So codes may take their places in the tree while texts stay where their words put them. To the experts an absent
     channel is a learned vector of its own. `fusion: linear` puts one linear map in their place, and `geometry:
@@ -68,7 +65,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.settings = settings
         joint = width * len(CHANNELS)
-        self.log_weight = nn.Parameter(torch.tensor([_FIRST_WEIGHTS[name] for name in CHANNELS]).log())
+        self.log_share = nn.Parameter(torch.tensor([_FIRST_SHARES[name] for name in CHANNELS]).log())
         self.projection = nn.Linear(width, settings.embedding_dim).requires_grad_(False)
         self.absent = nn.Parameter(torch.randn(len(CHANNELS), width))
         self.dropout = nn.Dropout(settings.fusion_dropout)
@@ -108,22 +105,18 @@ class Fusion(nn.Module):
         """c of a space with sectional curvature -c, kept in [0.1, 10] with a gradient inside."""
         return self.log_curvature.exp().clamp(0.1, 10.0)
 
-    def forward(
-        self, channels: Tensor, present: Tensor, examples: Tensor, offset: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, channels: Tensor, present: Tensor, offset: Tensor) -> tuple[Tensor, Tensor | None]:
         """Points of n codes.
 
         Args:
             channels: (n, 4, width) channel vectors; rows of absent channels are ignored.
             present: (n, 4) bool.
-            examples: (n,) how many examples each code's channel of them is the mean of.
             offset: (n, d + 1), each code's own, of its direction and of the logarithm of its radius.
         Returns: points (n, d + 1), or (n, d) in the Euclidean ablation, and the gate's probabilities (n, experts).
         """
         with torch.autocast(channels.device.type, enabled=False):
             vectors = channels.float()
-            size = torch.where(torch.arange(len(CHANNELS), device=examples.device) == _EXAMPLES, examples[:, None], 1)
-            share = self.log_weight.exp() * present * size
+            share = self.log_share.exp() * present
             share = share / share.sum(-1, keepdim=True)
             said = self.projection((share.unsqueeze(-1) * vectors).sum(-2))
             # Vectors of length 1 have entries of 1/√width: experts work on entries of about 1.

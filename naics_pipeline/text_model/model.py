@@ -43,8 +43,8 @@ class CodeVectors:
         by_name = {"title": titles, "examples": total / count.clamp_min(1).unsqueeze(-1), **long}
         return cls(torch.stack([by_name[name] for name in CHANNELS], dim=1), present, total, count)
 
-    def leave_one_out(self, code: Tensor, channel: Tensor, left: Tensor, left_of: Tensor) -> "CodeVectors":
-        """The codes of Q queries, each as it is without the query itself.
+    def leave_one_out(self, code: Tensor, channel: Tensor, left: Tensor, left_of: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes of Q queries as they are without the query itself: channels (Q, 4, width) and presence (Q, 4).
 
         Otherwise training offers a look-up that text from outside does not have. A code of which nothing else is known
         keeps its description, which every code has.
@@ -57,14 +57,13 @@ class CodeVectors:
         """
         gone, removed = set_sums(left, left_of, len(code))
         rest = self.example_count[code] - removed
-        total = self.example_sum[code] - gone
-        examples = total / rest.clamp_min(1).unsqueeze(-1)
+        examples = (self.example_sum[code] - gone) / rest.clamp_min(1).unsqueeze(-1)
         position = torch.arange(len(CHANNELS), device=code.device)
         channels = torch.where((position == EXAMPLES)[:, None], examples.unsqueeze(1), self.channels[code])
         known = self.present[code] & (position != channel.unsqueeze(1))
         known &= (position != EXAMPLES) | (rest > 0.5).unsqueeze(1)
         description = position == CHANNELS.index("description")
-        return CodeVectors(channels, torch.where(known.any(1, keepdim=True), known, description), total, rest)
+        return channels, torch.where(known.any(1, keepdim=True), known, description)
 
 
 class TextModel(nn.Module):
@@ -159,12 +158,8 @@ class TextModel(nn.Module):
         if known:
             places, rows = (torch.tensor(part, device=offset.device) for part in zip(*known, strict=True))
             offset[places] = self.offset[rows]
-        return self.fuse(vectors, offset)[0]
-
-    def fuse(self, vectors: CodeVectors, offset: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Points (n, ·) of codes with these texts and offsets (n, d + 1), and the gate's probabilities."""
-        points, probabilities = self.fusion(vectors.channels, vectors.present, vectors.example_count, offset)
-        return points, probabilities
+        points: Tensor = self.fusion(vectors.channels, vectors.present, offset)[0]
+        return points
 
     def trained_state(self) -> dict[str, Tensor]:
         """The state without the frozen base, which the checkpoint names instead of holding it."""

@@ -106,7 +106,7 @@ class StageModule(pl.LightningModule):
             short: (M, width) vectors of all short texts.
             offset: (N, d + 1), those of the codes that count.
         """
-        points, gate = self.model.fuse(codes, offset)
+        points, gate = self.model.fusion(codes.channels, codes.present, offset)
         weights, scale = self.objective, self.model.log_scale.exp()
         terms: dict[str, Tensor] = {}
         if weights.contrastive and len(batch["anchor"]):
@@ -115,7 +115,7 @@ class StageModule(pl.LightningModule):
             query = self.model.fusion.place_texts(queries)
             left = short[batch["left_row"]]
             own = codes.leave_one_out(batch["query_code"], batch["left_channel"], left, batch["left_of"])
-            alone, _ = self.model.fuse(own, offset[batch["query_code"]])
+            alone, _ = self.model.fusion(*own, offset[batch["query_code"]])
             distances = self._query_distances(batch["query_code"], query, points, alone)
             terms["query"] = self._query(batch["query_code"], batch["query_under"], distances, held_out=False)
         if weights.hierarchy and len(batch["codes"]):

@@ -20,10 +20,6 @@ TEXTS = ["Growing soybeans", "Flour milling", "a", "Repair and maintenance of lo
 NAMES = (SHORT, *LONG_CHANNELS)
 
 
-COUNT = torch.arange(1.0, 81.0)
-"""Of examples."""
-
-
 def encoder_of(tiny_base: Path, **changes: object) -> TextEncoder:
     torch.manual_seed(0)
     return TextEncoder(tiny_base, Model(**({"base": str(tiny_base), "adapters": ALL} | changes))).eval()
@@ -234,9 +230,9 @@ def test_an_absent_channel_counts_as_its_learned_vector(fusion: str, geometry: s
     for parameter in model.experts.parameters():
         torch.nn.init.normal_(parameter, std=0.01)
     offset = 0.1 * torch.randn(3, 5)
-    before, _ = model(channels, present, COUNT[: len(channels)], offset)
+    before, _ = model(channels, present, offset)
     channels[1, 2] = 99.0
-    after, _ = model(channels, present, COUNT[: len(channels)], offset)
+    after, _ = model(channels, present, offset)
     torch.testing.assert_close(before, after)
     after.square().sum().backward()
     assert model.absent.grad[2].abs().sum() > 0
@@ -252,7 +248,7 @@ def test_an_absent_channel_counts_as_its_learned_vector(fusion: str, geometry: s
 def test_distances_are_those_of_the_geometry(geometry: str) -> None:
     torch.manual_seed(0)
     model = Fusion(8, Model(geometry=geometry, embedding_dim=4, expert_dim=8)).eval()
-    points, _ = model(torch.randn(80, 4, 8), torch.ones(80, 4, dtype=torch.bool), COUNT, torch.zeros(80, 5))
+    points, _ = model(torch.randn(80, 4, 8), torch.ones(80, 4, dtype=torch.bool), torch.zeros(80, 5))
     points = points.double()
     found = model.distances(points, points)
     reference = {"lorentz": lambda u, v: lorentz.distance(u[:, None], v[None]), "euclidean": torch.cdist}
@@ -267,7 +263,7 @@ def test_the_space_starts_as_the_cosine_of_principal_components() -> None:
     model.start_from(vectors)
     channels, present = torch.zeros(60, 4, 16), torch.zeros(60, 4, dtype=torch.bool)
     channels[:, 0], present[:, 0] = vectors, True
-    points, _ = model(channels, present, COUNT[:60], torch.zeros(60, 5))
+    points, _ = model(channels, present, torch.zeros(60, 5))
     torch.testing.assert_close(model.place_texts(vectors), points)
     mean = vectors.double().mean(0)
     _, _, components = torch.linalg.svd(vectors.double() - mean, full_matrices=False)
@@ -278,18 +274,6 @@ def test_the_space_starts_as_the_cosine_of_principal_components() -> None:
     torch.testing.assert_close(radii, radii[0].expand(60), rtol=1e-4, atol=1e-4)
 
 
-def test_examples_count_as_many_times_as_there_are() -> None:
-    torch.manual_seed(0)
-    model = Fusion(8, Model(embedding_dim=4, expert_dim=8)).eval()
-    channels, present = torch.randn(1, 4, 8).repeat(3, 1, 1), torch.ones(3, 4, dtype=torch.bool)
-    with torch.no_grad():
-        points, _ = model(channels, present, torch.tensor([1.0, 10.0, 1000.0]), torch.zeros(3, 5))
-        of_examples_alone = model.place_texts(channels[:1, 2])
-        distances = model.distances(points, of_examples_alone).squeeze(1)
-    assert distances[0] > distances[1] > distances[2]
-    assert distances[2] < 0.1
-
-
 @pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
 def test_an_offset_turns_a_code_and_moves_it_in_or_out(geometry: str) -> None:
     torch.manual_seed(0)
@@ -298,10 +282,7 @@ def test_an_offset_turns_a_code_and_moves_it_in_or_out(geometry: str) -> None:
     offset = torch.zeros(3, 5)
     offset[1, :4], offset[2, 4] = 5.0, 0.3
     with torch.no_grad():
-        plain, moved = (
-            model(channels, present, COUNT[:3], torch.zeros(3, 5))[0],
-            model(channels, present, COUNT[: len(channels)], offset)[0],
-        )
+        plain, moved = model(channels, present, torch.zeros(3, 5))[0], model(channels, present, offset)[0]
     torch.testing.assert_close(moved[0], plain[0])
     radii, others = model.radii(plain), model.radii(moved)
     torch.testing.assert_close(others[1], radii[1])
@@ -312,7 +293,7 @@ def test_an_offset_turns_a_code_and_moves_it_in_or_out(geometry: str) -> None:
 def test_curvature_is_learned_only_when_asked_and_stays_in_bounds() -> None:
     assert not Fusion(8, Model()).log_curvature.requires_grad
     model = Fusion(8, Model(learn_curvature=True, embedding_dim=4, expert_dim=8))
-    points, _ = model(torch.randn(3, 4, 8), torch.ones(3, 4, dtype=torch.bool), COUNT[:3], torch.zeros(3, 5))
+    points, _ = model(torch.randn(3, 4, 8), torch.ones(3, 4, dtype=torch.bool), torch.zeros(3, 5))
     model.distances(points, points).sum().backward()
     assert model.log_curvature.grad.abs() > 0
     with torch.no_grad():

@@ -87,16 +87,15 @@ def test_a_querys_code_is_formed_without_it(one_step) -> None:
         if seen[kind] > 60:
             continue
         query = alone(batch, position)
-        own = codes.leave_one_out(
+        channels, known = codes.leave_one_out(
             query["query_code"], query["left_channel"], module.short.values[query["left_row"]], query["left_of"]
         )
         code, left = int(query["query_code"]), set(query["left_row"].tolist())
         if kind == EXAMPLE:
             assert left == {int(query["query_row"])}
         expected, present = formed_anew(module, kind, code, left)
-        assert own.present[0].tolist() == present
-        torch.testing.assert_close(own.channels[0][present], expected[present], atol=1e-5, rtol=1e-5)
-        assert int(own.example_count) == len(set(example_set(module.inputs, code)) - left)
+        assert known[0].tolist() == present
+        torch.testing.assert_close(channels[0][present], expected[present], atol=1e-5, rtol=1e-5)
     assert min(seen.values()) > 60
 
 
@@ -111,9 +110,8 @@ def test_a_batch_leaves_out_of_each_code_what_each_query_is_alone(one_step) -> N
         apart = codes.leave_one_out(
             one["query_code"], one["left_channel"], module.short.values[one["left_row"]], one["left_of"]
         )
-        torch.testing.assert_close(together.channels[position], apart.channels[0], atol=1e-6, rtol=1e-5)
-        assert torch.equal(together.present[position], apart.present[0])
-        assert together.example_count[position] == apart.example_count[0]
+        torch.testing.assert_close(together[0][position], apart[0][0], atol=1e-6, rtol=1e-5)
+        assert torch.equal(together[1][position], apart[1][0])
 
 
 def differentiable(module: StageModule) -> tuple[torch.Tensor, dict[str, torch.Tensor], CodeVectors]:
@@ -169,9 +167,11 @@ def test_a_code_of_which_nothing_else_is_left_keeps_its_description(one_step, ki
     module.present = module.present.clone()
     module.present[code] = torch.arange(4) == {TITLE: 0, SENTENCE: 1, EXAMPLE: 2}[kind]
     short, long, codes = differentiable(module)
-    own = codes.leave_one_out(query["query_code"], query["left_channel"], short[query["left_row"]], query["left_of"])
-    assert own.present.tolist() == [[False, True, False, False]]
-    assert torch.equal(own.channels[0, 1], long["description"][code])
+    channels, known = codes.leave_one_out(
+        query["query_code"], query["left_channel"], short[query["left_row"]], query["left_of"]
+    )
+    assert known.tolist() == [[False, True, False, False]]
+    assert torch.equal(channels[0, 1], long["description"][code])
     loss = module.losses(query, module.short.values[query["query_row"]], codes, short, module.model.offset)["query"]
     loss.backward()
     assert torch.isfinite(loss)
@@ -193,8 +193,7 @@ def test_the_space_starts_as_the_projected_means_of_the_bases_vectors(one_step) 
     short = module.short.values.double().numpy()
     mean = short.mean(0)
     components = np.linalg.svd(short - mean, full_matrices=False)[2][:8]
-    shares = fusion.log_weight.exp().detach().double().numpy() * module.inputs.present
-    shares[:, 2] *= codes.example_count.double().numpy()
+    shares = fusion.log_share.exp().detach().double().numpy() * module.inputs.present
     shares /= shares.sum(axis=1, keepdims=True)
     means = np.einsum("nc,ncw->nw", shares, codes.channels.double().numpy())
 
@@ -244,7 +243,7 @@ def test_every_weight_of_every_adapter_moves_in_a_step_and_none_of_the_base(one_
         assert len(adapters_of(names, adapter)) == 24
         assert adapters_of(changed_names, adapter) == adapters_of(names, adapter)
     assert not {name for name in changed_names if name.startswith("encoder.") and "lora_" not in name}
-    assert {"offset", "fusion.log_weight", "fusion.log_radius", "fusion.log_text_radius", "log_scale"} <= changed_names
+    assert {"offset", "fusion.log_share", "fusion.log_radius", "fusion.log_text_radius", "log_scale"} <= changed_names
     assert not {name for name in changed_names if name.startswith("fusion.projection")}
 
 
