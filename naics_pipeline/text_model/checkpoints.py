@@ -1,6 +1,7 @@
 """Checkpoints: the trained weights of a stage, and the record beside them."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint. Materialize the stage that writes it first.")
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
         raise ModelError(f"{path}: the checkpoint is damaged ({error}). Materialize its stage again.") from error
     return content

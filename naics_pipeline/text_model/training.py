@@ -136,7 +136,7 @@ def train_stage(
         # One batch, whose tensors the loader must not stack.
         DataLoader([module.validation], batch_size=None),  # type: ignore[arg-type]
         ckpt_path=str(unfinished) if unfinished.is_file() else None,
-        weights_only=False,
+        weights_only=True,
     )
     if trainer.interrupted:
         raise KeyboardInterrupt

@@ -28,7 +28,7 @@ NO_PHRASES = pl.DataFrame(schema={"phrase": pl.String, "code": pl.String, "under
 
 
 def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return torch.load(checkpoint, weights_only=False)["state_dict"]
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
 def trained_terms(result: training.StageResult) -> set[str]:
@@ -128,7 +128,7 @@ def test_a_run_goes_on_from_its_last_epoch_even_if_an_earlier_one_was_the_best(
     assert epochs == [2]
     # The best is remembered, too.
     assert result.metrics["val/loss"] == 1.0
-    best, last = (torch.load(path, weights_only=False)["epoch"] for path in (result.best, result.last))
+    best, last = (torch.load(path, weights_only=True)["epoch"] for path in (result.best, result.last))
     assert (best, last) == (0, 2)
 
 
