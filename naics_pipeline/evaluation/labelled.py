@@ -12,7 +12,7 @@ import polars as pl
 from scipy.special import comb
 
 from naics_pipeline.errors import SettingsError
-from naics_pipeline.scorers.parts import split_parts, with_parts
+from naics_pipeline.scorers.parts import part_weights, split_parts, with_parts
 from naics_pipeline.scorers.space import CODE
 
 LABELLED_RANKS = (1, 5, 10)
@@ -53,6 +53,7 @@ class LabelledTexts:
         whole: (T,) rows that are whole texts.
         parts: (P,) rows that are parts of these.
         text: (P,) position among the T texts that each part is of.
+        weight: (P,) what each part counts in its text.
         is_right: (T, L).
         left_out: texts without any code among the candidates.
         other_codes: codes that are no candidates, over all texts: of another vintage, as a rule.
@@ -61,6 +62,7 @@ class LabelledTexts:
     whole: np.ndarray
     parts: np.ndarray
     text: np.ndarray
+    weight: np.ndarray
     is_right: np.ndarray
     left_out: int
     other_codes: int
@@ -69,7 +71,7 @@ class LabelledTexts:
     def of(cls, rows: pl.DataFrame, candidates: np.ndarray) -> "LabelledTexts":
         """From the columns of `read_labelled`, in the order of the rows that are scored."""
         known = pl.DataFrame({"code": candidates.tolist(), "column": np.arange(len(candidates))})
-        rows = rows.select("text_id", "part", "codes").with_row_index("row")
+        rows = rows.select("text_id", "part", "codes", "text").rename({"text": "words"}).with_row_index("row")
         given = rows.filter(part=0).select("text_id", "row", code=pl.col("codes").list.unique())
         given = given.explode("code").join(known, on="code", how="left", maintain_order="left")
         right = given.drop_nulls("column")
@@ -82,6 +84,7 @@ class LabelledTexts:
             whole=texts["row"].to_numpy(),
             parts=parts["row"].to_numpy(),
             text=parts["text"].to_numpy().astype(np.intp),
+            weight=part_weights(parts["words"].to_list(), parts["part"].to_numpy()),
             is_right=is_right,
             left_out=rows.filter(part=0).height - texts.height,
             other_codes=given.filter(pl.col("column").is_null() & pl.col("code").is_not_null()).height,
@@ -96,7 +99,7 @@ class LabelledTexts:
         """
         by_readout = {readout: values[self.whole] for readout, values in scores.items()}
         if chances is not None:
-            by_readout[PARTS] = -with_parts(chances[self.whole], chances[self.parts], self.text)
+            by_readout[PARTS] = -with_parts(chances[self.whole], chances[self.parts], self.text, self.weight)
         found = {"labelled/texts": float(len(self.whole)), "labelled/left_out": float(self.left_out)}
         found["labelled/other_codes"] = float(self.other_codes)
         for readout, values in by_readout.items():

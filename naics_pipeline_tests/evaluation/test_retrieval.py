@@ -153,7 +153,12 @@ def test_parameters_are_fitted_on_validation_rows_alone() -> None:
 
 def test_labelled_texts_are_measured_by_every_read_out() -> None:
     rows = pl.DataFrame(
-        {"text_id": [0, 0, 0, 1], "part": [0, 1, 2, 0], "codes": [["111110"], ["111110"], ["111110"], ["9"]]}
+        {
+            "text_id": [0, 0, 0, 1],
+            "part": [0, 1, 2, 0],
+            "codes": [["111110"], ["111110"], ["111110"], ["9"]],
+            "text": ["a, b", "a", "b", "c"],
+        }
     )
     labelled = placed(CODES, 0, rows)
     found = evaluate_texts(placed(CODES, 0), placed(CODES, 3), placed(CODES, 0), labelled).metrics

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from naics_pipeline.scorers.parts import split_parts, with_parts
+from naics_pipeline.scorers.parts import part_weights, split_parts, with_parts
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,11 @@ def test_parts(text: str, parts: list[str]) -> None:
 def test_the_mean_of_the_parts_is_mixed_in_and_a_text_without_parts_keeps_its_own() -> None:
     whole = np.array([[0.5, 0.5], [0.9, 0.1]])
     parts = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    found = with_parts(whole, parts, np.array([0, 0, 0]), share=0.6)
-    assert found == pytest.approx(np.array([[0.4 * 0.5 + 0.6 * 2 / 3, 0.4 * 0.5 + 0.6 / 3], [0.9, 0.1]]))
-    assert with_parts(whole, parts[:0], np.empty(0, dtype=int)) == pytest.approx(whole)
+    found = with_parts(whole, parts, np.array([0, 0, 0]), np.array([1.0, 2.0, 1.0]), share=0.6)
+    assert found == pytest.approx(np.array([[0.4 * 0.5 + 0.6 / 2, 0.4 * 0.5 + 0.6 / 2], [0.9, 0.1]]))
+    assert with_parts(whole, parts[:0], np.empty(0, dtype=int), np.empty(0)) == pytest.approx(whole)
+
+
+def test_what_comes_first_and_says_more_counts_more() -> None:
+    parts = ["lead paint inspection", "consulting", "training of staff in the use of paint"]
+    assert part_weights(parts, np.array([1, 2, 3])).tolist() == pytest.approx([3, 1 / 2, 4 / 3])
