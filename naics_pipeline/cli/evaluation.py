@@ -1,0 +1,87 @@
+"""What embeddings are worth: `evaluate`."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from naics_pipeline import config
+from naics_pipeline.cli.common import Profile, Set, overrides
+
+if TYPE_CHECKING:
+    from naics_pipeline.text_model.embeddings import Embeddings
+
+app = typer.Typer()
+
+
+@app.command(epilog="Examples: naics evaluate mine.parquet · naics evaluate mine.parquet --json > metrics.json")
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="Parquet file with the columns code and point.")],
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            help="Parquet file of texts as points of the same space, each with its right code, in the columns code and "
+            "point. For FILE x_embeddings.parquet: x_queries.parquet beside it, where both are of one run."
+        ),
+    ] = None,
+    places: Annotated[
+        Path | None,
+        typer.Option(
+            help="Parquet file of texts below their codes, likewise, for the read-outs nearest_entry and mixed; "
+            "without it x_places.parquet beside FILE."
+        ),
+    ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(help="Parquet file of labelled texts, likewise; without it x_labelled.parquet beside FILE."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")] = False,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """How well an embeddings file reproduces the tree and finds codes for texts: every metric, beside its ceiling."""
+    from naics_pipeline.evaluation import retrieval, structure
+    from naics_pipeline.taxonomy.tree import Tree
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    cutoffs = config.load(profile, overrides(set_)).settings.evaluation.cutoffs
+    embeddings = read_embeddings(file)
+    tree = Tree.from_codes(embeddings.codes.tolist())
+    metrics = structure.evaluate_embeddings(embeddings, tree=tree, cutoffs=cutoffs)
+    named = {"queries": queries, "places": places, "labelled": labelled}
+    beside = {kind: read_embeddings(path) if path else _beside(file, embeddings, kind) for kind, path in named.items()}
+    if (texts := beside.pop("queries")) is not None:
+        metrics |= retrieval.evaluate_texts(embeddings, texts, **beside).metrics
+    else:
+        typer.echo("No file of queries of this run beside it: structure only (--queries names one).", err=True)
+    if as_json:
+        typer.echo(json.dumps({name: _number(value) for name, value in metrics.items()}, indent=2))
+        return
+    ceiling = structure.ceiling(tree, cutoffs=cutoffs)
+    table = Table("metric", "value", "ceiling", title=f"{file} ({len(tree)} codes)", title_justify="left")
+    for name, value in metrics.items():
+        table.add_row(name, _short(value), _short(ceiling[name]) if name in ceiling else "")
+    Console().print(table)
+
+
+def _beside(file: Path, embeddings: "Embeddings", kind: str) -> "Embeddings | None":
+    """Points of texts of the same run: queries, places or labelled texts."""
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    beside = file.with_name(file.name.replace("_embeddings", f"_{kind}"))
+    if beside == file or not beside.is_file():
+        return None
+    texts = read_embeddings(beside)
+    return texts if texts.metadata.get("run_id") == embeddings.metadata.get("run_id") else None
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, bool) else f"{value:.4g}"
