@@ -198,9 +198,9 @@ def hardness_histogram(table: pl.DataFrame) -> bytes:
 
 
 def poincare_disk(
-    distances: np.ndarray, radii: np.ndarray, tree: Tree, titles: Mapping[str, str], *, name: str, seed: int = 0
+    distances: np.ndarray, radii: np.ndarray, tree: Tree, titles: Mapping[str, str], *, name: str
 ) -> bytes:
-    """The embedding's own projection to the Poincaré disk, edges of the tree drawn thin, coloured by sector.
+    """The embedding drawn in the Poincaré disk by `disk_layout`, edges of the tree thin, coloured by sector.
 
     Args:
         distances: (N, N) of the embedding.
@@ -208,7 +208,7 @@ def poincare_disk(
         titles: code → title, for the sectors' labels.
         name: which embedding it is, for the title.
     """
-    layout = disk_layout(distances, radii, tree, seed=seed)
+    layout = disk_layout(distances, radii, tree)
     places, sectors = layout.places, np.unique(tree.sector)
     palette = np.array([colormaps["tab20"](i % 20) for i in range(len(sectors))])
     colours = palette[np.searchsorted(sectors, tree.sector)]

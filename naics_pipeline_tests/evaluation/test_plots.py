@@ -49,12 +49,23 @@ def test_hardness_of_a_table_that_lacks_some() -> None:
     assert size(hardness_histogram(pl.DataFrame({"hardness": [8, 6, 1], "triplets": [10, 2000, 976_000_000]})))
 
 
-def test_layout_lies_in_the_disk_and_follows_the_distances(sample_tree: Tree) -> None:
-    distances = sample_tree.tree_distance().astype(float)
-    layout = disk_layout(distances, sample_tree.level - 1.0, sample_tree, seed=3)
-    distance_from_centre = np.linalg.norm(layout.places, axis=1)
-    assert (distance_from_centre < 1).all()
-    assert layout.correlation > 0.6
-    by_level = [distance_from_centre[sample_tree.level == level].mean() for level in range(2, 7)]
-    assert by_level == sorted(by_level)
-    assert (disk_layout(distances, sample_tree.level - 1.0, sample_tree, seed=3).places == layout.places).all()
+def test_layout_lies_in_the_disk_and_keeps_radii_and_relatives(sample_tree: Tree) -> None:
+    distances, radii = sample_tree.tree_distance().astype(float), sample_tree.level - 1.0
+    layout = disk_layout(distances, radii, sample_tree)
+    assert (np.linalg.norm(layout.places, axis=1) < 1).all()
+    assert np.ptp(layout.radius / radii) < 1e-9
+    assert layout.correlation > 0.7
+    assert layout.kept > 0.5
+    assert (disk_layout(distances, radii, sample_tree).places == layout.places).all()
+
+
+def test_similar_siblings_lie_side_by_side() -> None:
+    tree = Tree.from_codes(["11", "111", "112", "113", "114"])
+    line = np.array([0.0, 1, 3, 2, 4])
+    layout = disk_layout(np.abs(line[:, None] - line), tree.level - 1.0, tree)
+    order = layout.angle[1:].argsort().tolist()
+    assert order in ([0, 2, 1, 3], [3, 1, 2, 0])
+
+
+def test_layout_of_a_single_code_says_that_nothing_is_known() -> None:
+    assert np.isnan(disk_layout(np.zeros((1, 1)), np.ones(1), Tree.from_codes(["11"])).kept)
