@@ -59,6 +59,15 @@ class Adapters(Section):
     excluded: Adapter = Adapter(blocks=0)
 
 
+class Shares(Section):
+    """What each channel counts in a code's point before training moves it; only their ratios matter."""
+
+    title: float = Field(0.25, gt=0)
+    description: float = Field(0.25, gt=0, description="the more, the fewer examples codes have")
+    examples: float = Field(0.5, gt=0)
+    excluded: float = Field(0.02, gt=0, description="what a code leaves out says least of it")
+
+
 class Model(Section):
     base: str = Field("all-MiniLM-L6-v2", description="Hugging Face name or local path of a text encoder")
     base_sha256: str | None = Field(None, description="what the weights must hash to; null: the known hash, if any")
@@ -70,6 +79,7 @@ class Model(Section):
     base_share: float = Field(
         0.5, ge=0, lt=1, description="of the base's own vector in that of a short text; it knows words no training has"
     )
+    shares: Shares = Shares()
     channel_dropout: float = Field(0.1, ge=0, lt=1)
     fusion: Literal["moe", "linear"] = "moe"
     experts: int = Field(4, ge=1)

@@ -7,8 +7,6 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Model
 from naics_pipeline.text_model.tokens import CHANNELS
 
-# What a channel counts in a code's point before anything is learned: what a code leaves out says least of it.
-_FIRST_SHARES = {"title": 0.25, "description": 0.25, "examples": 0.5, "excluded": 0.02}
 # Edges from the root to a six-digit code, with the first one longer: radius of a leaf where an edge has length 1.
 _LEAF_RADIUS = 5.3
 
@@ -65,7 +63,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.settings = settings
         joint = width * len(CHANNELS)
-        self.log_share = nn.Parameter(torch.tensor([_FIRST_SHARES[name] for name in CHANNELS]).log())
+        self.log_share = nn.Parameter(torch.tensor([getattr(settings.shares, name) for name in CHANNELS]).log())
         self.projection = nn.Linear(width, settings.embedding_dim).requires_grad_(False)
         self.absent = nn.Parameter(torch.randn(len(CHANNELS), width))
         self.dropout = nn.Dropout(settings.fusion_dropout)

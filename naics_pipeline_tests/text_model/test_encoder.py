@@ -8,10 +8,10 @@ import torch
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.settings import Adapter, Adapters, Model
+from naics_pipeline.settings import Adapter, Adapters, Model, Shares
 from naics_pipeline.text_model.encoder import TextEncoder, hidden_states
 from naics_pipeline.text_model.fusion import Fusion, MixtureOfExperts, drop_channels
-from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT, Ragged, tokenize
+from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged, tokenize
 from naics_pipeline_tests.text_model.small import ALL
 
 TEXTS = ["Growing soybeans", "Flour milling", "a", "Repair and maintenance of locomotives and rail cars"]
@@ -242,6 +242,17 @@ def test_an_absent_channel_counts_as_its_learned_vector(fusion: str, geometry: s
         assert after.shape == (3, 5)
     else:
         assert after.shape == (3, 4)
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_a_code_lies_towards_the_channel_with_the_greatest_share(channel: str) -> None:
+    torch.manual_seed(0)
+    shares = Shares(**{name: 1.0 if name == channel else 1e-3 for name in CHANNELS})
+    model = Fusion(8, Model(shares=shares, embedding_dim=4, expert_dim=8)).eval()
+    channels = torch.nn.functional.normalize(torch.randn(1, 4, 8), dim=-1)
+    code, _ = model(channels, torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 5))
+    distance = model.distances(code, model.place_texts(channels[0]))
+    assert CHANNELS[int(distance.argmin())] == channel
 
 
 @pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
