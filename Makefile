@@ -62,8 +62,8 @@ ui: $(VENV)/installed
 	@$(ENV) dagster dev --host 127.0.0.1 --port $(DAGSTER_PORT)
 
 mlflow: $(VENV)/installed
-	@$(ENV) data=$$(naics config data_dir) && mkdir -p "$$data/mlflow" && \
-		mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri "sqlite:///$$data/mlflow/mlflow.db"
+	@$(ENV) runs=$$(python -m naics_pipeline.resources) && \
+		mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri "sqlite:///$$runs/mlflow.db"
 
 bench: $(VENV)/installed-dev
 	@$(ENV) $(BIN)/python -m benchmarks

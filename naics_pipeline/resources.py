@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import dagster as dg
 import polars as pl
@@ -144,7 +145,7 @@ class Tracking(dg.ConfigurableResource):
     @property
     def directory(self) -> Path:
         """Where the database and the artifacts lie unless there is a server."""
-        return (self.store.directory if self.store.is_local else config.project_root() / "data") / "mlflow"
+        return tracking_directory(self.store)
 
     @property
     def uri(self) -> str:
@@ -157,7 +158,7 @@ class Tracking(dg.ConfigurableResource):
         experiment = self._experiment(client, settings.orchestration.experiment)
         asset = context.asset_key.path[-1]
         self._end_abandoned(client, experiment, context.instance)
-        dagster_url = f"{settings.orchestration.dagster_url}/runs/{context.run.run_id}"
+        dagster_url = f"{without_credentials(settings.orchestration.dagster_url)}/runs/{context.run.run_id}"
         run = client.create_run(
             experiment,
             run_name=asset,
@@ -172,7 +173,9 @@ class Tracking(dg.ConfigurableResource):
                 **tags,
             },
         )
-        address = self.uri if self.uri.startswith("http") else settings.orchestration.mlflow_url
+        address = without_credentials(
+            self.uri if self.uri.startswith("http") else settings.orchestration.mlflow_url
+        ).rstrip("/")
         return TrackedRun(client, run.info.run_id, f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}")
 
     @staticmethod
@@ -189,7 +192,7 @@ class Tracking(dg.ConfigurableResource):
 
         for noisy in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return MlflowClient(tracking_uri=self.uri)
 
     def _experiment(self, client: "MlflowClient", name: str) -> str:
@@ -199,3 +202,21 @@ class Tracking(dg.ConfigurableResource):
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
         return str(found.experiment_id)
+
+
+def tracking_directory(store: Store) -> Path:
+    """Where MLflow's database and artifacts lie unless there is a server: a disk of this machine, for any root."""
+    return (store.directory if store.is_local else config.project_root() / "data") / "mlflow"
+
+
+def without_credentials(url: str) -> str:
+    """A URL that may be shown: user and password left out."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+if __name__ == "__main__":
+    # For `make mlflow`, which serves what lies there.
+    found = tracking_directory(Store(config.load().settings.data_dir))
+    found.mkdir(parents=True, exist_ok=True, mode=0o700)
+    print(found)

@@ -1,19 +1,31 @@
-"""Outputs: written beside their place, then renamed, so that no reader ever sees half a file."""
+"""Outputs: written beside their place, then put there at once, so that no reader ever sees half of one.
+
+On a local disk that is a rename. An object store cannot rename: there every publication has a key of its own, and a
+small manifest, replaced last, names the current one.
+"""
 
 import hashlib
 import json
 import os
 import shutil
-import tempfile
+import socket
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from naics_pipeline.errors import NaicsError
+
+STALE_SECONDS = 24 * 3600
+"""After so long nobody writes or reads any more what is no longer current."""
+HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def fingerprint(*parts: Any) -> str:
@@ -35,15 +47,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder; what is written there takes the place of `path` at the end.
 
     Works for a file and for a directory. On an error the temporary is removed and the old content stays; what a killed
-    process left is removed by the next one.
+    process left is removed, or put in place where only that was missing, by the next one.
 
     Raises:
         NaicsError: the disk is full or the place cannot be written; names the path.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path, "tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        recover(path)
         yield temporary
         if temporary.is_dir():
             _replace_directory(temporary, path)
@@ -58,19 +70,46 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def beside(path: Path, kind: str) -> Path:
+    """A hidden name beside `path` that tells whose it is: this process's of this host, and no other thread's."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{HOST}.{os.getpid()}.{kind}")
+
+
+def recover(path: Path) -> None:
+    """Ends what a killed process began at `path`: a directory that was about to be replaced is put back in place."""
+    if not path.exists():
+        for old in _abandoned(path, "old"):
+            old.rename(path)
+            break
+    for kind in ("tmp", "old"):
+        for leftover in _abandoned(path, kind):
+            _remove(leftover)
+
+
+def _abandoned(path: Path, kind: str) -> list[Path]:
+    """What stands beside `path` for a process that is gone; one of another host counts as gone after a day."""
+    found = []
+    for leftover in path.parent.glob(f".{path.name}.*.{kind}"):
+        *_, host, process, _ = leftover.name.split(".")
+        if not process.isdigit():
+            continue
+        if _is_old(leftover) if host != HOST else not _is_running(int(process)):
+            found.append(leftover)
+    return found
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     elif path.exists():
-        path.unlink()
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Temporaries of `path` whose process is gone."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        owner = leftover.name.removesuffix(".tmp").rsplit(".", 1)[-1]
-        if owner.isdigit() and not _is_running(int(owner)):
-            _remove(leftover)
+        path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
@@ -84,61 +123,241 @@ def _is_running(process: int) -> bool:
 
 
 def _replace_directory(new: Path, path: Path) -> None:
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    old = beside(path, "old")
     if path.exists():
         path.rename(old)
     new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an output of a remote root is now.
+
+    Attributes:
+        key: where its files lie, below the root; never used again for anything else.
+        files: path below the key → SHA-256.
+        directory: whether the output is a directory, rather than the one file.
+    """
+
+    key: str
+    files: dict[str, str]
+    directory: bool
 
 
 class Store:
     """The data directory: outputs by name, on a local disk or behind any fsspec URL.
 
-    The core reads and writes local paths only. For a remote root they lie in a local cache of that root, which
-    `local` fills and `publish` sends; for a local root both are the identity.
+    The core reads and writes local paths only. Of a remote root `local` fetches what the manifest names now, each
+    publication into a place of its own that is never written again; `path` is a working directory of this machine,
+    from which `publish` sends. For a local root all three are the identity.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, cache: Path | None = None) -> None:
         self.root = root.rstrip("/")
-        self.filesystem, self.base = fsspec.core.url_to_fs(self.root)
-        if isinstance(self.filesystem, LocalFileSystem):
-            self.directory = Path(self.base)
-        else:
-            self.directory = Path(tempfile.gettempdir()) / f"naics-pipeline-{fingerprint(self.root)}"
+        try:
+            # Listings of an object store are not remembered: other machines publish too.
+            self.filesystem, self.base = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise NaicsError(
+                f"data_dir = {root}: cannot be opened ({error}). For s3:// install naics-pipeline[s3]."
+            ) from error
+        self._cache = cache
 
     @property
     def is_local(self) -> bool:
         return isinstance(self.filesystem, LocalFileSystem)
 
+    @cached_property
+    def directory(self) -> Path:
+        """The root itself, or the working directory of a remote one."""
+        return Path(self.base) if self.is_local else self.cache / "work"
+
+    @cached_property
+    def cache(self) -> Path:
+        """What this machine keeps of a remote root: NAICS_CACHE_DIR, else the user's cache; readable by the user."""
+        named = os.environ.get("NAICS_CACHE_DIR")
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "naics-pipeline"
+        cache = self._cache or (Path(named).expanduser() if named else user) / fingerprint(self.root)
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return cache
+
     def path(self, name: str) -> Path:
-        """The local path of an output, whether or not it exists."""
+        """The local path to write an output to, whether or not it exists."""
         return self.directory / name
 
     def exists(self, name: str) -> bool:
-        return bool(self.filesystem.exists(f"{self.base}/{name}"))
+        if self.is_local:
+            recover(self.path(name))
+            return self.path(name).exists()
+        return self._find(name) is not None
 
     def local(self, name: str) -> Path:
-        """The local path of an output that exists, fetched first from a remote root.
+        """The local path to read an output from, or a file of an output that is a directory.
 
         Raises:
-            NaicsError: there is no such output; says which asset makes it.
+            NaicsError: there is no such output, or it is damaged; says which asset makes it.
         """
-        if not self.exists(name):
-            raise NaicsError(f"{self.root}/{name} does not exist: materialize the asset that writes it first.")
-        path = self.path(name)
-        if not self.is_local:
-            if path.is_dir():
-                shutil.rmtree(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.filesystem.get(f"{self.base}/{name}", str(path), recursive=True)
-        return path
+        if self.is_local:
+            if not self.exists(name):
+                raise self._absent(name)
+            return self.path(name)
+        found = self._find(name)
+        if found is None:
+            raise self._absent(name)
+        output, manifest = found
+        return self._fetched(output, manifest) / PurePosixPath(name).relative_to(output)
 
-    def publish(self, name: str) -> None:
-        """Sends a finished local output to a remote root, under a temporary name first."""
+    def publish(self, name: str, source: Path | None = None) -> None:
+        """Makes a finished local output the current one of a remote root; hidden files stay here.
+
+        Args:
+            source: where it lies; `path(name)` unless given.
+        """
         if self.is_local:
             return
-        target, temporary = f"{self.base}/{name}", f"{self.base}/.{name.replace('/', '_')}.tmp"
-        self.filesystem.put(str(self.path(name)), temporary, recursive=True)
-        if self.filesystem.exists(target):
-            self.filesystem.rm(target, recursive=True)
-        self.filesystem.mv(temporary, target, recursive=True)
+        source = source or self.path(name)
+        directory = source.is_dir()
+        paths = {file.relative_to(source).as_posix(): file for file in _visible_files(source)}
+        if not directory:
+            paths = {source.name: source}
+        # The time comes first: what is old can be told from the key alone.
+        manifest = Manifest(
+            key=f"content/{name}/{int(time.time())}-{uuid.uuid4().hex[:12]}",
+            files={relative: _sha256(file) for relative, file in paths.items()},
+            directory=directory,
+        )
+        places = [f"{self.base}/{manifest.key}/{relative}" for relative in paths]
+        self.filesystem.put([str(file) for file in paths.values()], places)
+        self.filesystem.pipe_file(self._manifest_key(name), json.dumps(asdict(manifest), indent=1).encode())
+        self._collect(name, manifest)
+
+    def remove(self, name: str) -> None:
+        """Takes an output away, if it is there."""
+        _remove(self.path(name))
+        if not self.is_local and self._read_manifest(name):
+            self.filesystem.rm_file(self._manifest_key(name))
+            self._collect(name, None)
+
+    def keep_unfinished(self, name: str) -> None:
+        """Publishes the hidden work of an output that is not finished, so that another machine can go on with it."""
+        if not self.is_local and (unfinished := sorted(self.path(name).glob(".unfinished-*"))):
+            self.publish(_unfinished(name, unfinished[0]), unfinished[0])
+
+    def resume_unfinished(self, name: str) -> None:
+        """Fetches the unfinished work of another machine, where this one has none."""
+        if self.is_local or any(self.path(name).glob(".unfinished-*")):
+            return
+        place = f"{self.base}/manifests/{name}.unfinished"
+        for key in self.filesystem.find(place):
+            output = str(key).removeprefix(f"{self.base}/manifests/").removesuffix(".json")
+            target = self.path(name) / f".unfinished-{PurePosixPath(output).name}"
+            with replacing(target) as temporary:
+                shutil.copytree(self.local(output), temporary)
+
+    def forget_unfinished(self, name: str) -> None:
+        """Removes published unfinished work: the output is finished."""
+        if not self.is_local:
+            for area in ("manifests", "content"):
+                if found := self.filesystem.find(f"{self.base}/{area}/{name}.unfinished"):
+                    self.filesystem.rm(found)
+
+    def _absent(self, name: str) -> NaicsError:
+        return NaicsError(f"{self.root}/{name} does not exist: materialize the asset that writes it first.")
+
+    def _manifest_key(self, name: str) -> str:
+        return f"{self.base}/manifests/{name}.json"
+
+    def _read_manifest(self, name: str) -> Manifest | None:
+        try:
+            content = self.filesystem.cat_file(self._manifest_key(name))
+        except FileNotFoundError:
+            return None
+        try:
+            return Manifest(**json.loads(content))
+        except (ValueError, TypeError) as error:
+            raise NaicsError(
+                f"{self.root}/manifests/{name}.json: damaged ({error}). Materialize the asset that writes {name} again."
+            ) from error
+
+    def _find(self, name: str) -> tuple[str, Manifest] | None:
+        """The published output that is called `name`, or that holds it, with its manifest."""
+        path = PurePosixPath(name)
+        for output in [path, *path.parents[:-1]]:
+            manifest = self._read_manifest(str(output))
+            if manifest is not None:
+                within = str(path.relative_to(output))
+                held = within == "." or any(file == within or file.startswith(f"{within}/") for file in manifest.files)
+                return (str(output), manifest) if held else None
+        return None
+
+    def _fetched(self, output: str, manifest: Manifest) -> Path:
+        """The local copy of a publication; its content never changes once it is there."""
+        place = self.cache / manifest.key
+        if not place.is_dir():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            recover(place)
+            temporary = beside(place, "tmp")
+            try:
+                self._fetch(output, manifest, temporary)
+                temporary.rename(place)
+            except OSError as error:
+                # Another process was quicker, with the same content.
+                if not place.is_dir():
+                    raise NaicsError(f"{place}: could not be written ({error.strerror or error}).") from error
+            finally:
+                _remove(temporary)
+            _remove_others(place)
+        return place if manifest.directory else place / PurePosixPath(output).name
+
+    def _fetch(self, output: str, manifest: Manifest, place: Path) -> None:
+        place.mkdir()
+        for file in manifest.files:
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+        keys = [f"{self.base}/{manifest.key}/{file}" for file in manifest.files]
+        try:
+            self.filesystem.get(keys, [str(place / file) for file in manifest.files])
+        except FileNotFoundError as error:
+            raise NaicsError(
+                f"{self.root}/{output}: its content is gone ({error}). Materialize the asset that writes it again."
+            ) from error
+        for file, checksum in manifest.files.items():
+            if _sha256(place / file) != checksum:
+                raise NaicsError(
+                    f"{self.root}/{manifest.key}/{file}: does not match its checksum. "
+                    f"Materialize the asset that writes {output} again."
+                )
+
+    def _collect(self, name: str, current: Manifest | None) -> None:
+        """Removes publications of `name` that are old and not the current one: nobody reads them any more."""
+        versions: dict[str, list[str]] = {}
+        for key in self.filesystem.find(f"{self.base}/content/{name}"):
+            below = str(key).split(f"{self.base}/content/{name}/", 1)[-1]
+            versions.setdefault(below.split("/", 1)[0], []).append(key)
+        for version, keys in versions.items():
+            made, _, rest = version.partition("-")
+            is_current = current is not None and current.key.endswith(f"/{version}")
+            if rest and made.isdigit() and not is_current and time.time() - int(made) > STALE_SECONDS:
+                self.filesystem.rm(keys)
+
+
+def _unfinished(name: str, work: Path) -> str:
+    return f"{name}.unfinished/{work.name.removeprefix('.unfinished-')}"
+
+
+def _visible_files(directory: Path) -> Iterator[Path]:
+    for file in sorted(directory.rglob("*")):
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(directory).parts):
+            yield file
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_others(place: Path) -> None:
+    """Fetched publications of the same output that no process can still be reading."""
+    for other in place.parent.iterdir():
+        if other != place and not other.name.startswith(".") and _is_old(other):
+            _remove(other)

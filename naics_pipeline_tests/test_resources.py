@@ -1,5 +1,6 @@
 """Frames on disk, and MLflow runs that end as their bodies did."""
 
+import stat
 from pathlib import Path
 
 import dagster as dg
@@ -9,7 +10,9 @@ import pytest
 from naics_pipeline import definitions
 from naics_pipeline.config import Config
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.resources import Tracking
+from naics_pipeline.resources import Tracking, tracking_directory, without_credentials
+from naics_pipeline.storage import Store
+from naics_pipeline_tests.conftest import REPOSITORY
 
 
 @dg.asset
@@ -118,9 +121,27 @@ def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
     assert "NAICS_DATA_DIR" in said
 
 
-def test_frames_can_live_behind_a_url(tmp_path):
-    assert run(frame, f"memory://{tmp_path.name}", seed=7).success
-    import fsspec
+def test_frames_can_live_behind_a_url(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAICS_CACHE_DIR", str(tmp_path / "cache"))
+    root = f"memory://{tmp_path.name}"
+    assert run(frame, root, seed=7).success
+    assert pl.read_parquet(Store(root, tmp_path / "elsewhere").local("frame.parquet"))["a"].to_list() == [7]
 
-    with fsspec.open(f"memory://{tmp_path.name}/frame.parquet") as file:
-        assert pl.read_parquet(file.read())["a"].to_list() == [7]
+
+def test_without_a_server_the_runs_of_a_remote_root_lie_in_the_project(tmp_path, monkeypatch):
+    """Not below a directory that is called like the bucket."""
+    monkeypatch.setenv("NAICS_CACHE_DIR", str(tmp_path / "cache"))
+    assert tracking_directory(Store("memory://bucket/data")) == REPOSITORY / "data" / "mlflow"
+    assert tracking_directory(Store(str(tmp_path))) == tmp_path / "mlflow"
+
+
+def test_only_the_user_may_read_runs_and_artifacts(tracked):
+    _, _, runs = tracked
+    directory = Path(runs["FINISHED"].info.artifact_uri).parents[2]
+    assert directory.name == "mlflow"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_links_hold_no_credentials():
+    assert without_credentials("https://me:secret@runs.example:5000/x?y=1") == "https://runs.example:5000/x?y=1"
+    assert without_credentials("http://127.0.0.1:5000") == "http://127.0.0.1:5000"

@@ -80,7 +80,13 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         left_out = left_out_codes(tree, conf.settings.training.left_out_fraction)
         name = f"stages/{stage.name}"
         params = conf.flat() | {f"stage.{key}": value for key, value in stage.model_dump().items()}
+        store.resume_unfinished(name)
         with accelerator.claimed(context), tracking.start_run(context, params, stage=stage.name) as run:
+
+            def follow(epoch: int, values: dict[str, float]) -> None:
+                run.log_metrics(values, epoch)
+                store.keep_unfinished(name)
+
             result = train_stage(
                 stage,
                 conf.settings,
@@ -92,7 +98,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 directory=store.path(name),
                 start_from=store.local(f"stages/{stage.after}") if stage.after else None,
                 metrics=partial(structure_metrics, tree=tree, cutoffs=cutoffs, left_out=left_out),
-                on_epoch=lambda epoch, values: run.log_metrics(values, epoch),
+                on_epoch=follow,
             )
             queries = result.embedder.embed_rows(unseen_entries(descriptions, index_entries))
             metrics = measure(result.codes, queries, tree, cutoffs, places=result.places)
@@ -106,6 +112,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
             curves = training_curves({stage.name: result.history}, FOLLOWED)
             run.log_bytes(curves, "plots/training_curves.png")
         store.publish(name)
+        store.forget_unfinished(name)
         return dg.MaterializeResult(
             metadata={"training_curves": picture(curves), **place(store, name), **metrics},
             data_version=dg.DataVersion(read_stage(store.path(name))["key"]),
@@ -140,7 +147,7 @@ def text_embeddings(
     if conf.settings.evaluation.labelled:
         found[LABELLED] = labelled_texts(conf, store.local(last) / "best.ckpt")
     else:
-        store.path(LABELLED).unlink(missing_ok=True)
+        store.remove(LABELLED)
     for name, points in found.items():
         of_this_run = replace(points, metadata=points.metadata | {"run_id": context.run.run_id})
         write_embeddings(of_this_run, store.path(name))
