@@ -6,7 +6,6 @@ not with the whole pipeline. Settings come from profile and environment as every
 hold the taxonomy's assets and that stage.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from naics_pipeline.settings import Settings
 from naics_pipeline.taxonomy.text import VALIDATION
 from naics_pipeline.text_model.base import locate
 from naics_pipeline.text_model.checkpoints import load_weights, read_checkpoint
-from naics_pipeline.text_model.curriculum import load_curriculum
-from naics_pipeline.text_model.data import StageBatches, TrainingInputs, load_inputs
+from naics_pipeline.text_model.curriculum.stage import load_curriculum
+from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.inference import TextEmbedder
 from naics_pipeline.text_model.model import TextModel
-from naics_pipeline.text_model.module import StageModule
-from naics_pipeline.text_model.tokens import LONG_CHANNELS
-from naics_pipeline.text_model.training import places_of
+from naics_pipeline.text_model.training.batches import Plan, epoch
+from naics_pipeline.text_model.training.inputs import TrainingInputs, load_inputs
+from naics_pipeline.text_model.training.loop import places_of
+from naics_pipeline.text_model.training.module import StageModule
 
 FIRST = "stages/00_short_text/best.ckpt"
 CURVES: dict[str, tuple[Any, ...]] = {
@@ -69,8 +69,8 @@ class Bench:
         )
         self.asked = self.entries.filter(pl.col("split") == VALIDATION).rename({"entry": "text"})
         module = self.module(model, trained)
-        module.renew_tables()
-        self.short, self.long = module.short.values, {name: module.long[name].values for name in LONG_CHANNELS}
+        module.tables.renew(model)
+        self.short, self.long = module.tables.short.values, module.tables.long_values()
         embedder = TextEmbedder(model, trained, "", torch.device("cpu"))
         self.queries = embedder.vectors(self.asked["text"].to_list())
 
@@ -80,48 +80,38 @@ class Bench:
 
     def module(self, model: TextModel, settings: Settings) -> StageModule:
         stage = load_curriculum(Path(settings.curriculum))[-1].model_copy(update={"adapter_rate": 0.0})
-        self.batches = StageBatches(self.inputs, stage, settings)
-        self.steps = len(self.batches) * stage.epochs
-        metrics = partial(structure_metrics, tree=self.inputs.tree)
-        return StageModule(model, self.inputs, stage, self.steps, self.batches, metrics, settings.seed)
+        plan = Plan.of(self.inputs, stage, settings)
+        return StageModule(model, plan, len(plan) * stage.epochs, partial(structure_metrics, tree=self.inputs.tree))
 
     def point(self, settings: Settings) -> dict[str, float]:
         """Metrics after training the places of the codes, and nothing else, with these settings."""
         model = self.model(settings)
         module = self.module(model, settings)
-        module.short.renew(self.short)
+        module.tables.short.renew(self.short)
         for name, values in self.long.items():
-            module.long[name].renew(values)
-        model.fusion.start_from(self.short[torch.from_numpy(self.batches.queries)])
-        train(module, self.batches, self.steps)
+            module.tables.long[name].renew(values)
+        model.fusion.start_from(self.short[torch.from_numpy(module.plan.queries)])
+        train(module)
         embedder = TextEmbedder(model, settings, "", torch.device("cpu"))
         tree = self.inputs.tree
-        codes = embedder.codes(tree.codes, module.code_vectors())
+        codes = embedder.codes(tree.codes, module.tables.code_vectors())
         queries = embedder.texts(self.asked["code"].to_numpy().astype(str), self.queries, self.asked.drop("code"))
         return measure(codes, queries, tree, settings.evaluation.cutoffs, places_of(embedder, self.inputs, self.short))
 
 
-def train(module: StageModule, batches: StageBatches, steps: int) -> None:
+def train(module: StageModule) -> None:
     """All epochs of the module's stage, without a trainer around them."""
     configured = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     module.model.train()
-    for step, batch in zip(range(steps), _endless(batches), strict=False):
-        if step % len(batches) == 0:
-            torch.manual_seed(step)
-        optimizer.zero_grad()
-        module.total(module.read_and_score(batch)).backward()
-        torch.nn.utils.clip_grad_norm_(module.model.parameters(), module.settings.training.gradient_clip)
-        optimizer.step()
-        scheduler.step()
-
-
-def _endless(batches: StageBatches) -> Iterator[dict[str, torch.Tensor]]:
-    epoch = 0
-    while True:
-        batches.current_epoch = partial(int, epoch)
-        yield from batches
-        epoch += 1
+    for number in range(module.plan.stage.epochs):
+        torch.manual_seed(number)
+        for batch in epoch(module.plan, CurriculumState(number)):
+            optimizer.zero_grad()
+            module.objective.total(module.read_and_score(batch)).backward()
+            torch.nn.utils.clip_grad_norm_(module.model.parameters(), module.settings.training.gradient_clip)
+            optimizer.step()
+            scheduler.step()
 
 
 def with_value(settings: Settings, key: str, value: Any) -> Settings:

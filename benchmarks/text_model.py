@@ -1,6 +1,8 @@
 """The text model at full size: the token cache, short texts, whole training steps, and what they cost by size."""
 
+import itertools
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +15,18 @@ from benchmarks.measure import Row, Work
 from naics_pipeline.settings import Adapter, Adapters, Download, Model, Settings, Tokens, Training
 from naics_pipeline.taxonomy import census, text
 from naics_pipeline.text_model.base import load_base, load_tokenizer, locate, mean_pool
-from naics_pipeline.text_model.curriculum import Stage
-from naics_pipeline.text_model.data import StageBatches, TrainingInputs, load_inputs
+from naics_pipeline.text_model.curriculum.stage import Stage
 from naics_pipeline.text_model.model import TextModel
-from naics_pipeline.text_model.module import StageModule
 from naics_pipeline.text_model.tokens import CHANNELS, Ragged, build_token_cache
+from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
+from naics_pipeline.text_model.training.inputs import TrainingInputs, load_inputs
+from naics_pipeline.text_model.training.module import StageModule
 
 BASE = "all-MiniLM-L6-v2"
 PAIRS, NEGATIVES, QUERIES = 32, 16, 256
 NAIVE_PAIRS = 1
 BATCHES = 8
+Batches = Iterator[Batch]
 
 STEP = f"one training step: {PAIRS} pairs, {NEGATIVES} negatives, {QUERIES} short texts"
 ROWS = [
@@ -68,7 +72,7 @@ def _sources() -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     return codes, entries, text.activity_phrases(books, codes, entries)
 
 
-def _module(directory: Path, model: Model) -> tuple[StageModule, StageBatches]:
+def _module(directory: Path, model: Model) -> tuple[StageModule, Batches]:
     settings = Settings(model=model, training=Training(queries_per_batch=QUERIES))
     codes, entries, phrases = _sources()
     text_model = TextModel(locate(BASE), settings, codes["code"].to_list())
@@ -84,20 +88,20 @@ def _module(directory: Path, model: Model) -> tuple[StageModule, StageBatches]:
     return _over(text_model, inputs, settings)
 
 
-def _over(model: TextModel, inputs: TrainingInputs, settings: Settings) -> tuple[StageModule, StageBatches]:
-    batches = StageBatches(inputs, STAGE, settings)
-    module = StageModule(model, inputs, STAGE, len(batches), batches, lambda distances: {}, 0).train()
-    width = module.short.values.shape[1]
+def _over(model: TextModel, inputs: TrainingInputs, settings: Settings) -> tuple[StageModule, Batches]:
+    plan = Plan.of(inputs, STAGE, settings)
+    module = StageModule(model, plan, len(plan), lambda distances: {}).train()
+    tables, width = module.tables, model.encoder.width
     # What tables hold does not change what a step costs; reading every text first would take minutes.
-    module.short.renew(torch.nn.functional.normalize(torch.randn(len(inputs.short.kind), width), dim=-1))
+    tables.short.renew(torch.nn.functional.normalize(torch.randn(len(inputs.short.kind), width), dim=-1))
     for name in inputs.long:
-        module.long[name].renew(torch.nn.functional.normalize(torch.randn(len(inputs.tree), width), dim=-1))
-    model.fusion.start_from(module.short.values[:4096])
-    return module, batches
+        tables.long[name].renew(torch.nn.functional.normalize(torch.randn(len(inputs.tree), width), dim=-1))
+    model.fusion.start_from(tables.short.values[:4096])
+    return module, epoch(plan, module.state)
 
 
-def _steps(module: StageModule, batches: StageBatches, count: int) -> Work:
-    drawn = [batch for _, batch in zip(range(count), batches, strict=False)]
+def _steps(module: StageModule, batches: Batches, count: int) -> Work:
+    drawn = list(itertools.islice(batches, count))
 
     def work() -> None:
         for batch in drawn:
@@ -123,7 +127,7 @@ def step_cpu(directory: Path) -> Work:
 def step_cpu_transformer(directory: Path) -> Work:
     """What `step_cpu` reads, and nothing else of that step."""
     module, batches = _module(directory, CPU)
-    batch = next(iter(batches))
+    batch = next(batches)
 
     def work() -> None:
         read = Ragged(batch["query_values"].numpy(), batch["query_offsets"].numpy())
@@ -152,7 +156,7 @@ def step_published(directory: Path) -> tuple[Work, float]:
 def read_grouped(directory: Path) -> Work:
     """As training reads them: batches of like length, adapters in all blocks."""
     module, batches = _module(directory, CPU)
-    drawn = [batch for _, batch in zip(range(BATCHES), batches, strict=False)]
+    drawn = list(itertools.islice(batches, BATCHES))
 
     def work() -> None:
         for batch in drawn:

@@ -11,7 +11,7 @@ import yaml
 from naics_pipeline import definitions
 from naics_pipeline.assets import common
 from naics_pipeline.assets.text_model import STAGES, stage_asset
-from naics_pipeline.text_model.curriculum import load_curriculum
+from naics_pipeline.text_model.curriculum.stage import load_curriculum
 from naics_pipeline_tests.conftest import REPOSITORY
 
 GRAPH = definitions.defs.resolve_asset_graph()

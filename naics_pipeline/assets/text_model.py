@@ -13,7 +13,7 @@ from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.resources import Accelerator, Tracking
 from naics_pipeline.storage import Store, fingerprint
-from naics_pipeline.text_model.curriculum import Stage, load_curriculum
+from naics_pipeline.text_model.curriculum.stage import Stage, load_curriculum
 
 if TYPE_CHECKING:
     from naics_pipeline.text_model.embeddings import Embeddings
@@ -71,9 +71,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         from naics_pipeline.evaluation.summary import FOLLOWED, measure
         from naics_pipeline.taxonomy.tree import Tree
         from naics_pipeline.text_model.checkpoints import read_stage
-        from naics_pipeline.text_model.data import left_out_codes
         from naics_pipeline.text_model.embeddings import write_embeddings
-        from naics_pipeline.text_model.training import train_stage
+        from naics_pipeline.text_model.training.inputs import left_out_codes
+        from naics_pipeline.text_model.training.loop import train_stage
 
         refuse_other_curriculum(conf)
         tree, cutoffs = Tree.from_codes(descriptions["code"].to_list()), conf.settings.evaluation.cutoffs

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.text_model.model import TextModel
+from naics_pipeline.text_model.objective import Objective
 
 
 def read_stage(directory: Path) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def load_weights(model: TextModel, checkpoint: Path) -> None:
     content = read_checkpoint(checkpoint)
     if content.get("codes") != model.codes:
         raise ModelError(f"{checkpoint}: trained for other codes than these. Train the stages before it again.")
-    state = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
+    state = {name: value for name, value in _part(content["state_dict"], "model.").items() if name[:4] != "log_"}
     expected = {name: value.shape for name, value in model.trained_state().items()}
     if {name: value.shape for name, value in state.items()} != expected:
         raise ModelError(
@@ -43,6 +45,15 @@ def load_weights(model: TextModel, checkpoint: Path) -> None:
             "Train the stages before it again, or go back to those settings."
         )
     model.load_state_dict(state, strict=False)
+
+
+def load_objective(objective: Objective, checkpoint: Path) -> None:
+    """Puts the learned scalars of a checkpoint into an objective."""
+    objective.load_state_dict(_part(read_checkpoint(checkpoint)["state_dict"], "objective."))
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

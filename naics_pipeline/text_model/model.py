@@ -1,4 +1,4 @@
-"""The text model: texts to vectors, vectors to points, with the learned scalars of the objective."""
+"""The text model: texts to vectors, vectors to points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from torch.nn.functional import normalize
 from naics_pipeline.settings import Settings
 from naics_pipeline.text_model.encoder import BASE, TextEncoder
 from naics_pipeline.text_model.fusion import Fusion
-from naics_pipeline.text_model.tables import set_sums
 from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged
 
 EXAMPLES = CHANNELS.index("examples")
@@ -66,8 +65,19 @@ class CodeVectors:
         return channels, torch.where(known.any(1, keepdim=True), known, description)
 
 
+def set_sums(vectors: Tensor, owner: Tensor, owners: int) -> tuple[Tensor, Tensor]:
+    """Sum of the vectors of each owner's set, (owners, width), and how many there are, (owners,).
+
+    Args:
+        vectors: (n, width).
+        owner: (n,) index of the set each belongs to.
+    """
+    total = vectors.new_zeros(owners, vectors.shape[1]).index_add(0, owner, vectors)
+    return total, torch.bincount(owner, minlength=owners).to(vectors.dtype)
+
+
 class TextModel(nn.Module):
-    """Encoder and fusion, with an offset for each code and the learned scalars of the objective.
+    """Encoder and fusion, with an offset for each code.
 
     Args:
         codes: the N codes that training places.
@@ -79,24 +89,6 @@ class TextModel(nn.Module):
         self.encoder = TextEncoder(base, settings.model)
         self.fusion = Fusion(self.encoder.width, settings.model)
         self.offset = nn.Parameter(torch.zeros(len(self.codes), settings.model.embedding_dim + 1))
-        weights = settings.objective
-        self.log_scale = nn.Parameter(torch.tensor(settings.model.edge_length).log())
-        self.log_temperature = nn.Parameter(
-            torch.tensor(weights.temperature).log(), requires_grad=weights.learn_temperature
-        )
-        self.log_query_temperature = nn.Parameter(
-            torch.tensor(weights.query_temperature).log(), requires_grad=weights.learn_query_temperature
-        )
-
-    @property
-    def temperature(self) -> Tensor:
-        """τ of the contrastive term; without a bound a learned one would fall to 0, where the loss has no minimum."""
-        return self.log_temperature.exp().clamp(0.01, 10.0)
-
-    @property
-    def query_temperature(self) -> Tensor:
-        """τ of the query term."""
-        return self.log_query_temperature.exp().clamp(0.01, 10.0)
 
     def read(self, name: str, texts: Ragged, rows: np.ndarray | None = None) -> Tensor:
         """Vectors of texts, (n, width), by the adapter of that name; zeros where a text is absent.
@@ -141,7 +133,7 @@ class TextModel(nn.Module):
         self, titles: Ragged, examples: Ragged, example_code: np.ndarray, long: dict[str, Ragged], present: np.ndarray
     ) -> CodeVectors:
         """Every text of N codes, read once."""
-        device = self.log_scale.device
+        device = self.offset.device
         return CodeVectors.of(
             self.read_short(titles),
             self.read_short(examples),

@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from naics_pipeline.settings import Settings
-from naics_pipeline.text_model import training
-from naics_pipeline.text_model.curriculum import Stage
-from naics_pipeline.text_model.data import TrainingInputs, load_inputs
+from naics_pipeline.text_model.curriculum.stage import Stage
 from naics_pipeline.text_model.model import TextModel
+from naics_pipeline.text_model.training import loop, report
+from naics_pipeline.text_model.training.inputs import TrainingInputs, load_inputs
 from naics_pipeline_tests.text_model.small import STAGE, Frames, all_frames, few_frames, settings_of
 
-Run = Callable[..., training.StageResult]
+Run = Callable[..., loop.StageResult]
 InputsOf = Callable[..., TrainingInputs]
 
 
@@ -40,10 +40,10 @@ def train_in(frames) -> Run:
         stage: Stage = STAGE,
         start_from: Path | None = None,
         place: str | None = None,
-        on_epoch: training.OnEpoch = lambda epoch, values: None,
+        on_epoch: report.OnEpoch = lambda epoch, values: None,
         **others: pl.DataFrame,
-    ) -> training.StageResult:
-        return training.train_stage(
+    ) -> loop.StageResult:
+        return loop.train_stage(
             stage,
             settings,
             **(frames | others),
@@ -69,7 +69,7 @@ def run(train_in, tmp_path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def finished(train_in, tiny_base, tmp_path_factory) -> training.StageResult:
+def finished(train_in, tiny_base, tmp_path_factory) -> loop.StageResult:
     """Three epochs of STAGE with the plain settings; nobody writes into its directory."""
     return train_in(tmp_path_factory.mktemp("finished"), settings_of(tiny_base))
 

@@ -11,10 +11,12 @@ import torch
 from naics_pipeline.settings import Adapter, Adapters, Model, Objective, Settings, Tokens, Training
 from naics_pipeline.taxonomy import text
 from naics_pipeline.taxonomy.census import Workbooks
-from naics_pipeline.text_model.curriculum import Stage
-from naics_pipeline.text_model.data import StageBatches, TrainingInputs
+from naics_pipeline.text_model.curriculum.stage import Stage
+from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.model import TextModel
-from naics_pipeline.text_model.module import StageModule
+from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
+from naics_pipeline.text_model.training.inputs import TrainingInputs
+from naics_pipeline.text_model.training.module import StageModule
 
 STAGE = Stage(
     name="first",
@@ -79,15 +81,20 @@ def whole(settings: Settings, **training: Any) -> Settings:
     return changed(settings, "training", **({"queries_per_epoch": None, "variations": 0.25} | training))
 
 
-def module_of(inputs: TrainingInputs, settings: Settings, stage: Stage = STAGE) -> tuple[StageModule, StageBatches]:
-    """A stage's module as it is before its first step, in eval mode, and its batches."""
+def first_epoch(inputs: TrainingInputs, stage: Stage, settings: Settings, number: int = 0) -> list[Batch]:
+    """The batches of one epoch."""
+    return list(epoch(Plan.of(inputs, stage, settings), CurriculumState(number)))
+
+
+def module_of(inputs: TrainingInputs, settings: Settings, stage: Stage = STAGE) -> tuple[StageModule, list[Batch]]:
+    """A stage's module as it is before its first step, in eval mode, and the batches of its first epoch."""
     torch.manual_seed(0)
     model = TextModel(Path(settings.model.base), settings, inputs.tree.codes.tolist())
-    batches = StageBatches(inputs, stage, settings)
-    module = StageModule(model, inputs, stage, 10, batches, lambda distances: {}, 0)
-    module.renew_tables()
-    model.fusion.start_from(module.short.values)
-    return module.eval(), batches
+    plan = Plan.of(inputs, stage, settings)
+    module = StageModule(model, plan, 10, lambda distances: {})
+    module.tables.renew(model)
+    model.fusion.start_from(module.tables.short.values)
+    return module.eval(), list(epoch(plan, module.state))
 
 
 def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
@@ -99,7 +106,7 @@ def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
 def total_loss(module: StageModule, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The loss of a batch, its texts read afresh."""
     torch.manual_seed(1)
-    return module.total(module.read_and_score(batch))
+    return module.objective.total(module.read_and_score(batch))
 
 
 def gradients(module: StageModule) -> dict[str, torch.Tensor]:

@@ -11,9 +11,20 @@ from transformers import AutoTokenizer
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.settings import Settings, Tokens
 from naics_pipeline.taxonomy.text import TRAIN, description_sentences, unseen_within
-from naics_pipeline.text_model import data
-from naics_pipeline.text_model.data import EXAMPLE, PHRASE, SENTENCE, TITLE, StageBatches, TrainingInputs
-from naics_pipeline_tests.text_model.small import STAGE, as_numpy, example_set, left_rows, rows_of, settings_of, whole
+from naics_pipeline.text_model.curriculum.state import CurriculumState
+from naics_pipeline.text_model.training import queries
+from naics_pipeline.text_model.training.batches import Plan, validation_batch
+from naics_pipeline.text_model.training.inputs import EXAMPLE, PHRASE, SENTENCE, TITLE, TrainingInputs, left_out_codes
+from naics_pipeline_tests.text_model.small import (
+    STAGE,
+    as_numpy,
+    example_set,
+    first_epoch,
+    left_rows,
+    rows_of,
+    settings_of,
+    whole,
+)
 
 SHORT_ALONE = STAGE.model_copy(update={"contrastive": 0.0, "hierarchy": 0.0})
 
@@ -30,9 +41,8 @@ def inputs(inputs_of, settings, whole_sample) -> TrainingInputs:
 
 
 def test_an_epoch_reads_every_text_once_and_made_up_ones_beside_them(inputs, settings) -> None:
-    batches = StageBatches(inputs, STAGE, settings)
-    drawn = [as_numpy(batch) for batch in batches]
-    assert len(drawn) == len(batches)
+    drawn = [as_numpy(batch) for batch in first_epoch(inputs, STAGE, settings)]
+    assert len(drawn) == len(Plan.of(inputs, STAGE, settings))
     sizes = sorted(len(batch["query_row"]) for batch in drawn)
     assert set(sizes[1:]) == {32}
     rows = np.concatenate([batch["query_row"] for batch in drawn])
@@ -50,7 +60,7 @@ def test_an_epoch_reads_every_text_once_and_made_up_ones_beside_them(inputs, set
 
 
 def test_batches_hold_texts_of_like_length_in_random_order(inputs, settings) -> None:
-    drawn = [as_numpy(batch) for batch in StageBatches(inputs, STAGE, settings)]
+    drawn = [as_numpy(batch) for batch in first_epoch(inputs, STAGE, settings)]
     lengths = [np.diff(batch["query_offsets"]) for batch in drawn]
     order = np.random.default_rng(0).permutation(np.concatenate(lengths))
     at_random = [order[start : start + 32] for start in range(0, len(order), 32)]
@@ -66,9 +76,8 @@ def test_batches_hold_texts_of_like_length_in_random_order(inputs, settings) -> 
 
 def test_the_same_seed_and_epoch_give_the_same_batches_and_others_others(inputs, settings) -> None:
     def drawn(seed: int, epoch: int) -> list[dict[str, np.ndarray]]:
-        batches = StageBatches(inputs, STAGE, settings.model_copy(update={"seed": seed}))
-        batches.current_epoch = lambda: epoch
-        return [as_numpy(batch) for batch in batches]
+        seeded = settings.model_copy(update={"seed": seed})
+        return [as_numpy(batch) for batch in first_epoch(inputs, STAGE, seeded, epoch)]
 
     first, again, next_one, other = drawn(1, 0), drawn(1, 0), drawn(1, 1), drawn(2, 0)
     for left, right in zip(first, again, strict=True):
@@ -88,7 +97,7 @@ def test_no_unseen_entry_is_in_any_batch(inputs, settings, sample_entries) -> No
     forbidden = {tuple(row) for row in tokenizer(unseen)["input_ids"]}
     trained = sample_entries.filter(split=TRAIN)["entry"].to_list()
     assert len(forbidden) > 400
-    read = {row for batch in StageBatches(inputs, STAGE, settings) for row in rows_of(batch)}
+    read = {row for batch in first_epoch(inputs, STAGE, settings) for row in rows_of(batch)}
     assert not read & forbidden
     # The comparison would find one: it finds those that belong there.
     assert {tuple(row) for row in tokenizer(trained)["input_ids"]} <= read
@@ -97,15 +106,17 @@ def test_no_unseen_entry_is_in_any_batch(inputs, settings, sample_entries) -> No
 def test_a_made_up_text_that_would_hold_an_unseen_entry_gives_way(inputs, settings, monkeypatch) -> None:
     entries = pl.DataFrame({"code": ["11"] * 2, "entry": ["Zebra racing", "held"], "split": ["held_out", "train"]})
     inputs = dataclasses.replace(inputs, index_entries=entries)
-    batches, whole_vary = StageBatches(inputs, STAGE, settings), data.vary
+    whole_vary = queries.vary
 
     def vary(examples, code, count, generator):
         made = whole_vary(examples, code, count, generator)
         texts = ["We provide ZEBRA racing; other things", "Zebra-racing", "held", *made.texts[3:]]
         return dataclasses.replace(made, texts=texts)
 
-    monkeypatch.setattr(data, "vary", vary)
-    epoch = batches._epoch(np.random.default_rng(0))
+    monkeypatch.setattr(queries, "vary", vary)
+    rows = np.arange(len(inputs.short.kind))
+    sizes = {"known": 10, "made_up": 50, "per_batch": 32, "limit": 12}
+    epoch = queries.draw_texts(inputs, rows, **sizes, generator=np.random.default_rng(0))
     assert not unseen_within(pl.DataFrame({"text": epoch.variations.texts}), "text", entries).height
     assert epoch.variations.texts[2] == "held"
     for number in (0, 1):
@@ -135,7 +146,7 @@ def test_texts_are_titles_examples_phrases_and_sentences(
 
 def test_what_a_query_is_made_of_is_left_out_by_kind(inputs, settings) -> None:
     made_up = 0
-    for batch in StageBatches(inputs, STAGE, settings):
+    for batch in first_epoch(inputs, STAGE, settings):
         for position, row in enumerate(batch["query_row"].tolist()):
             left, channel = left_rows(batch, position), int(batch["left_channel"][position])
             kind = inputs.short.kind[row] if row >= 0 else None
@@ -157,7 +168,7 @@ def test_an_example_that_says_its_title_again_leaves_with_it(inputs, settings) -
     texts = [*short.texts[:row], short.texts[title].upper() + ".", *short.texts[row + 1 :]]
     inputs = dataclasses.replace(inputs, short=dataclasses.replace(short, texts=texts))
     found = {}
-    for batch in StageBatches(inputs, SHORT_ALONE, settings):
+    for batch in first_epoch(inputs, SHORT_ALONE, settings):
         for position, query in enumerate(batch["query_row"].tolist()):
             if query in (row, title):
                 found[query] = left_rows(batch, position), int(batch["left_channel"][position])
@@ -167,7 +178,7 @@ def test_an_example_that_says_its_title_again_leaves_with_it(inputs, settings) -
 @pytest.mark.parametrize(("limit", "variations"), [(100, 0.0), (100, 0.5), (None, 0.0), (10**9, 0.0)])
 def test_the_size_of_an_epoch_is_that_of_the_settings(inputs, settings, limit, variations) -> None:
     sized = whole(settings, queries_per_epoch=limit, variations=variations)
-    batches = StageBatches(inputs, SHORT_ALONE, sized)
+    batches = first_epoch(inputs, SHORT_ALONE, sized)
     rows = np.concatenate([batch["query_row"].numpy() for batch in batches])
     known, share = min(limit or 10**9, len(inputs.short.kind)), (inputs.short.kind == EXAMPLE).mean()
     assert (rows >= 0).sum() == known
@@ -175,55 +186,53 @@ def test_the_size_of_an_epoch_is_that_of_the_settings(inputs, settings, limit, v
     assert (rows < 0).sum() == round(variations * share * known)
     assert len(batches) == -(-len(rows) // 32)
     if limit == 100:
-        batches.current_epoch = lambda: 1
-        later = np.concatenate([batch["query_row"].numpy() for batch in batches])
+        later = np.concatenate([batch["query_row"].numpy() for batch in first_epoch(inputs, SHORT_ALONE, sized, 1)])
         assert len(set(rows.tolist()) & set(later.tolist())) < 50
 
 
 def test_a_stage_of_short_text_draws_no_pair_and_one_of_pairs_no_text(inputs, settings) -> None:
-    for batch in StageBatches(inputs, SHORT_ALONE, settings):
+    for batch in first_epoch(inputs, SHORT_ALONE, settings):
         assert len(batch["query_code"])
         assert not sum(len(batch[name]) for name in ("anchor", "positive", "negative", "codes", "live"))
     few = STAGE.model_copy(update={"query": 0.0, "max_positives": 1})
-    batches = StageBatches(inputs, few, settings)
-    drawn = list(batches)
-    assert len(drawn) == len(batches) > 10
+    plan, drawn = Plan.of(inputs, few, settings), first_epoch(inputs, few, settings)
+    assert len(drawn) == len(plan) > 10
     assert not sum(len(batch["query_code"]) + len(batch["query_values"]) for batch in drawn)
     anchors = np.concatenate([batch["anchor"].numpy() for batch in drawn])
-    assert sorted(anchors) == np.flatnonzero(batches.training_pairs.any(axis=1)).tolist()
+    assert sorted(anchors) == np.flatnonzero(plan.training_pairs.any(axis=1)).tolist()
 
 
 def test_a_stage_that_would_read_nothing_is_refused(inputs, settings) -> None:
     nothing = SHORT_ALONE.model_copy(update={"query": 0.0})
     with pytest.raises(SettingsError, match="stage first: contrastive, query and hierarchy all have weight 0"):
-        StageBatches(inputs, nothing, settings)
+        Plan.of(inputs, nothing, settings)
 
 
 def test_adapters_that_stay_need_no_made_up_text(inputs, settings) -> None:
     still = STAGE.model_copy(update={"adapter_rate": 0.0})
-    rows = np.concatenate([b["query_row"].numpy() for b in StageBatches(inputs, still, settings)])
+    rows = np.concatenate([b["query_row"].numpy() for b in first_epoch(inputs, still, settings)])
     assert (rows >= 0).all()
 
 
 def test_no_training_pair_or_negative_is_held_out_and_validation_is(inputs, settings) -> None:
-    batches = StageBatches(inputs, STAGE, settings)
-    assert batches.hashed.sum() > 100
+    plan = Plan.of(inputs, STAGE, settings)
+    assert plan.hashed.sum() > 100
     pairs = set()
-    for batch in (as_numpy(batch) for batch in batches):
+    for batch in (as_numpy(batch) for batch in first_epoch(inputs, STAGE, settings)):
         assert len(batch["anchor"]) > 0
-        assert not batches.hashed[batch["anchor"], batch["positive"]].any()
-        assert not batches.hashed[batch["anchor"][:, None], batch["negative"]].any()
+        assert not plan.hashed[batch["anchor"], batch["positive"]].any()
+        assert not plan.hashed[batch["anchor"][:, None], batch["negative"]].any()
         pairs |= set(zip(batch["anchor"].tolist(), batch["positive"].tolist(), strict=True))
         named = {*batch["anchor"].tolist(), *batch["positive"].tolist(), *batch["negative"].ravel().tolist()}
         assert set(batch["codes"].tolist()) == named
         assert set(batch["live"].tolist()) <= named
         assert len(batch["live"]) <= 40
-    validation = as_numpy(batches.validation())
+    validation = as_numpy(validation_batch(plan, CurriculumState()))
     seen = set(zip(validation["anchor"].tolist(), validation["positive"].tolist(), strict=True))
     assert len(seen) > 10
     assert not seen & pairs
-    assert batches.hashed[validation["anchor"], validation["positive"]].all()
-    again = as_numpy(StageBatches(inputs, STAGE, settings).validation())
+    assert plan.hashed[validation["anchor"], validation["positive"]].all()
+    again = as_numpy(validation_batch(Plan.of(inputs, STAGE, settings), CurriculumState(5)))
     assert all(np.array_equal(validation[name], again[name]) for name in validation)
 
 
@@ -239,13 +248,12 @@ def test_codes_left_out_are_in_no_batch(inputs_of, settings, whole_sample) -> No
     assert inputs.left_out.tolist() == [bool(held.any() and inputs.left_out[held].all()) for held in below]
     assert inputs.left_out[~leaves].any()
     assert not set(inputs.validation_code.tolist()) & gone
-    batches = StageBatches(inputs, STAGE, left_out)
-    drawn = [as_numpy(batch) for batch in batches]
+    drawn = [as_numpy(batch) for batch in first_epoch(inputs, STAGE, left_out)]
     for batch in drawn:
         for name in ("anchor", "positive", "negative", "codes", "live", "query_code", "query_under"):
             assert not set(batch[name].ravel().tolist()) & gone, name
         assert not set(inputs.short.code[batch["left_row"]]) & gone
-    validation = as_numpy(batches.validation())
+    validation = as_numpy(validation_batch(Plan.of(inputs, STAGE, left_out), CurriculumState()))
     assert (
         not {code for name in ("anchor", "positive", "negative") for code in validation[name].ravel().tolist()} & gone
     )
@@ -256,9 +264,9 @@ def test_codes_left_out_are_in_no_batch(inputs_of, settings, whole_sample) -> No
 
 
 def test_which_codes_are_left_out_hangs_on_the_code_alone(sample_tree) -> None:
-    few, many = data.left_out_codes(sample_tree, 0.1), data.left_out_codes(sample_tree, 0.3)
+    few, many = left_out_codes(sample_tree, 0.1), left_out_codes(sample_tree, 0.3)
     assert not (few & ~many).any()
-    assert not data.left_out_codes(sample_tree, 0.0).any()
+    assert not left_out_codes(sample_tree, 0.0).any()
     smaller = type(sample_tree).from_codes(sample_tree.codes[sample_tree.sector == sample_tree.sector[-1]].tolist())
     within = np.isin(sample_tree.codes, smaller.codes)
-    assert (data.left_out_codes(smaller, 0.3) == many[within]).all()
+    assert (left_out_codes(smaller, 0.3) == many[within]).all()

@@ -6,7 +6,7 @@ import pytest
 
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.settings import Objective
-from naics_pipeline.text_model.curriculum import WEIGHTS, load_curriculum
+from naics_pipeline.text_model.curriculum.stage import WEIGHTS, load_curriculum
 
 STAGE = """
 positive_levels: [6]

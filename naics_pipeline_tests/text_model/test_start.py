@@ -8,8 +8,8 @@ import torch
 from naics_pipeline.settings import Settings, Tokens
 from naics_pipeline.taxonomy.text import TRAIN
 from naics_pipeline.text_model.base import encode_texts, locate
-from naics_pipeline.text_model.data import EXAMPLE, TITLE
-from naics_pipeline.text_model.module import StageModule
+from naics_pipeline.text_model.training.inputs import EXAMPLE, TITLE
+from naics_pipeline.text_model.training.module import StageModule
 from naics_pipeline_tests.text_model.small import module_of
 
 BASE = "all-MiniLM-L6-v2"
@@ -35,11 +35,11 @@ def hits(distances: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def test_the_space_starts_no_worse_than_the_frozen_vectors_at_its_dimension(module, frames) -> None:
-    inputs, entries = module.inputs, frames["index_entries"].filter(pl.col("split") != TRAIN)
+    inputs, entries = module.plan.inputs, frames["index_entries"].filter(pl.col("split") != TRAIN)
     vectors = encode_texts(BASE, entries["entry"].to_list())
-    leaves = module.leaves.numpy()
-    right = module.leaf_of.numpy()[inputs.tree.position(entries["code"])]
-    frozen = module.short.values.double().numpy()
+    leaves = module.tree.leaves.numpy()
+    right = module.tree.leaf_of.numpy()[inputs.tree.position(entries["code"])]
+    frozen = module.tables.short.values.double().numpy()
     some = np.arange(0, len(frozen), 97)
     alone = encode_texts(BASE, [inputs.short.texts[row] for row in some])
     np.testing.assert_allclose(frozen[some], alone, atol=1e-4)
@@ -55,16 +55,16 @@ def test_the_space_starts_no_worse_than_the_frozen_vectors_at_its_dimension(modu
 
     of_leaf = np.isin(inputs.short.kind, (TITLE, EXAMPLE)) & np.isin(inputs.short.code, leaves)
     rows = np.flatnonzero(of_leaf)
-    owner = module.leaf_of.numpy()[inputs.short.code[rows]]
+    owner = module.tree.leaf_of.numpy()[inputs.short.code[rows]]
     centroids = np.stack([frozen[rows[owner == leaf]].mean(0) for leaf in range(len(leaves))])
 
     def nearest(distances: np.ndarray) -> np.ndarray:
         return np.stack([distances[:, owner == leaf].min(axis=1) for leaf in range(len(leaves))], axis=1)
 
-    fusion, codes = module.model.fusion, module.code_vectors()
+    fusion, codes = module.model.fusion, module.tables.code_vectors()
     with torch.no_grad():
-        points = module.model.code_points(codes, inputs.tree.codes)[module.leaves].double()
-        places = fusion.place_texts(module.short.values[torch.from_numpy(rows)]).double()
+        points = module.model.code_points(codes, inputs.tree.codes)[module.tree.leaves].double()
+        places = fusion.place_texts(module.tables.short.values[torch.from_numpy(rows)]).double()
         texts = fusion.place_texts(torch.from_numpy(vectors)).double()
         to_codes, to_places = (fusion.distances(texts, part).numpy() for part in (points, places))
     by_code, frozen_by_code = hits(to_codes, right), hits(-cosines(vectors, centroids), right)

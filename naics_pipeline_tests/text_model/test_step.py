@@ -9,10 +9,11 @@ import torch
 from torch.nn.functional import normalize
 
 from naics_pipeline.settings import Adapter, Adapters
-from naics_pipeline.text_model.data import EXAMPLE, PHRASE, SENTENCE, TITLE, Batch, StageBatches
 from naics_pipeline.text_model.model import CodeVectors
-from naics_pipeline.text_model.module import StageModule
 from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT
+from naics_pipeline.text_model.training.batches import Batch, validation_batch
+from naics_pipeline.text_model.training.inputs import EXAMPLE, PHRASE, SENTENCE, TITLE
+from naics_pipeline.text_model.training.module import StageModule, pairs_of
 from naics_pipeline_tests.text_model.small import (
     CACHED,
     STAGE,
@@ -29,11 +30,24 @@ from naics_pipeline_tests.text_model.small import (
 MADE_UP = -1
 
 
-def queries_by_kind(module: StageModule, batches: StageBatches) -> Iterator[tuple[int, int, Batch]]:
+def queries_by_kind(module: StageModule, batches: list[Batch]) -> Iterator[tuple[int, int, Batch]]:
     """(kind, position, batch) of every query of an epoch."""
     for batch in batches:
         for position, row in enumerate(batch["query_row"].tolist()):
-            yield (int(module.inputs.short.kind[row]) if row >= 0 else MADE_UP), position, batch
+            yield (int(module.plan.inputs.short.kind[row]) if row >= 0 else MADE_UP), position, batch
+
+
+def terms(
+    module: StageModule, batch: Batch, queries: torch.Tensor, codes: CodeVectors, short: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The losses of a batch, every code with its offset."""
+    return module.objective(module.view(batch, queries, codes, short, module.model.offset))
+
+
+def learned(module: StageModule) -> list[tuple[str, torch.nn.Parameter]]:
+    """Parameters of the model by their names there, and those of the objective."""
+    own = [(f"objective.{name}", value) for name, value in module.objective.named_parameters()]
+    return [*module.model.named_parameters(), *own]
 
 
 def alone(batch: Batch, position: int) -> Batch:
@@ -46,7 +60,7 @@ def alone(batch: Batch, position: int) -> Batch:
 
 
 @pytest.fixture
-def one_step(inputs_of, tiny_base: Path) -> tuple[StageModule, StageBatches]:
+def one_step(inputs_of, tiny_base: Path) -> tuple[StageModule, list[Batch]]:
     settings = whole(settings_of(tiny_base))
     return module_of(inputs_of(settings), settings)
 
@@ -64,14 +78,14 @@ def stirred(module: StageModule) -> StageModule:
 
 def formed_anew(module: StageModule, kind: int, code: int, without: set[int]) -> tuple[torch.Tensor, list[bool]]:
     """Channels and presence of a code, from its texts less those left out, with no sum taken apart."""
-    short = module.short.values
-    kept = [row for row in example_set(module.inputs, code) if row not in without]
+    short = module.tables.short.values
+    kept = [row for row in example_set(module.plan.inputs, code) if row not in without]
     channels = {
         "title": short[code],
         "examples": short[kept].mean(0) if kept else torch.zeros(short.shape[1]),
-        **{name: module.long[name].values[code] for name in LONG_CHANNELS},
+        **{name: module.tables.long[name].values[code] for name in LONG_CHANNELS},
     }
-    present = dict(zip(CHANNELS, module.inputs.present[code].tolist(), strict=True))
+    present = dict(zip(CHANNELS, module.plan.inputs.present[code].tolist(), strict=True))
     present["examples"] = bool(kept)
     present["title"] &= kind != TITLE
     present["description"] &= kind != SENTENCE
@@ -81,14 +95,14 @@ def formed_anew(module: StageModule, kind: int, code: int, without: set[int]) ->
 
 def test_a_querys_code_is_formed_without_it(one_step) -> None:
     module, batches = one_step
-    codes, seen = module.code_vectors(), dict.fromkeys((TITLE, EXAMPLE, PHRASE, SENTENCE, MADE_UP), 0)
+    codes, seen = module.tables.code_vectors(), dict.fromkeys((TITLE, EXAMPLE, PHRASE, SENTENCE, MADE_UP), 0)
     for kind, position, batch in queries_by_kind(module, batches):
         seen[kind] += 1
         if seen[kind] > 60:
             continue
         query = alone(batch, position)
         channels, known = codes.leave_one_out(
-            query["query_code"], query["left_channel"], module.short.values[query["left_row"]], query["left_of"]
+            query["query_code"], query["left_channel"], module.tables.short.values[query["left_row"]], query["left_of"]
         )
         code, left = int(query["query_code"]), set(query["left_row"].tolist())
         if kind == EXAMPLE:
@@ -101,14 +115,14 @@ def test_a_querys_code_is_formed_without_it(one_step) -> None:
 
 def test_a_batch_leaves_out_of_each_code_what_each_query_is_alone(one_step) -> None:
     module, batches = one_step
-    codes, batch = module.code_vectors(), next(iter(batches))
+    codes, batch = module.tables.code_vectors(), next(iter(batches))
     together = codes.leave_one_out(
-        batch["query_code"], batch["left_channel"], module.short.values[batch["left_row"]], batch["left_of"]
+        batch["query_code"], batch["left_channel"], module.tables.short.values[batch["left_row"]], batch["left_of"]
     )
     for position in range(len(batch["query_code"])):
         one = alone(batch, position)
         apart = codes.leave_one_out(
-            one["query_code"], one["left_channel"], module.short.values[one["left_row"]], one["left_of"]
+            one["query_code"], one["left_channel"], module.tables.short.values[one["left_row"]], one["left_of"]
         )
         torch.testing.assert_close(together[0][position], apart[0][0], atol=1e-6, rtol=1e-5)
         assert torch.equal(together[1][position], apart[1][0])
@@ -116,24 +130,24 @@ def test_a_batch_leaves_out_of_each_code_what_each_query_is_alone(one_step) -> N
 
 def differentiable(module: StageModule) -> tuple[torch.Tensor, dict[str, torch.Tensor], CodeVectors]:
     """Vectors of short and long texts as leaves, and the codes made of them."""
-    short = module.short.values.clone().requires_grad_()
-    long = {name: module.long[name].values.clone().requires_grad_() for name in LONG_CHANNELS}
-    return short, long, module._codes(short, long, module.present)
+    short = module.tables.short.values.clone().requires_grad_()
+    long = {name: module.tables.long[name].values.clone().requires_grad_() for name in LONG_CHANNELS}
+    return short, long, module.tables.codes(short, long, module.tables.present)
 
 
 def test_a_query_does_not_pull_the_words_it_consists_of(one_step) -> None:
     module, batches = one_step
     stirred(module)
-    deepest, seen = module.inputs.tree.level == 6, dict.fromkeys((TITLE, EXAMPLE, SENTENCE, MADE_UP), 0)
+    deepest, seen = module.plan.inputs.tree.level == 6, dict.fromkeys((TITLE, EXAMPLE, SENTENCE, MADE_UP), 0)
     for kind, position, batch in queries_by_kind(module, batches):
         code = int(batch["query_code"][position])
-        others = set(example_set(module.inputs, code)) - set(left_rows(batch, position))
+        others = set(example_set(module.plan.inputs, code)) - set(left_rows(batch, position))
         if kind not in seen or seen[kind] == 5 or not deepest[code] or not others:
             continue
         seen[kind] += 1
         short, long, codes = differentiable(module)
-        query = module.short.values[batch["query_row"][[position]]]
-        module.losses(alone(batch, position), query, codes, short, module.model.offset)["query"].backward()
+        query = module.tables.short.values[batch["query_row"][[position]]]
+        terms(module, alone(batch, position), query, codes, short)["query"].backward()
         own = {EXAMPLE: left_rows(batch, position), MADE_UP: left_rows(batch, position), TITLE: [code], SENTENCE: []}
         pull = short.grad.norm(dim=1)
         described = long["description"].grad[code].norm()
@@ -153,26 +167,26 @@ def test_a_code_of_which_nothing_else_is_left_keeps_its_description(one_step, ki
         (batch, position)
         for found, position, batch in queries_by_kind(module, batches)
         if found == kind
-        and module.inputs.tree.level[batch["query_code"][position]] == 6
-        and (kind != EXAMPLE or len(example_set(module.inputs, int(batch["query_code"][position]))) > 1)
+        and module.plan.inputs.tree.level[batch["query_code"][position]] == 6
+        and (kind != EXAMPLE or len(example_set(module.plan.inputs, int(batch["query_code"][position]))) > 1)
     )
     query = alone(batch, position)
     code, row = int(query["query_code"]), int(query["query_row"])
     # Of this code nothing is known but the query itself.
-    inputs = module.inputs
+    inputs = module.plan.inputs
     stays = (inputs.short.code != code) | (inputs.short.kind != EXAMPLE) | (np.arange(len(inputs.short.kind)) == row)
     rows = np.flatnonzero(stays & (inputs.short.kind == EXAMPLE))
-    module.example_rows = torch.from_numpy(rows)
-    module.example_code = torch.from_numpy(inputs.short.code[rows])
-    module.present = module.present.clone()
-    module.present[code] = torch.arange(4) == {TITLE: 0, SENTENCE: 1, EXAMPLE: 2}[kind]
+    module.tables.example_rows = torch.from_numpy(rows)
+    module.tables.example_code = torch.from_numpy(inputs.short.code[rows])
+    module.tables.present = module.tables.present.clone()
+    module.tables.present[code] = torch.arange(4) == {TITLE: 0, SENTENCE: 1, EXAMPLE: 2}[kind]
     short, long, codes = differentiable(module)
     channels, known = codes.leave_one_out(
         query["query_code"], query["left_channel"], short[query["left_row"]], query["left_of"]
     )
     assert known.tolist() == [[False, True, False, False]]
     assert torch.equal(channels[0, 1], long["description"][code])
-    loss = module.losses(query, module.short.values[query["query_row"]], codes, short, module.model.offset)["query"]
+    loss = terms(module, query, module.tables.short.values[query["query_row"]], codes, short)["query"]
     loss.backward()
     assert torch.isfinite(loss)
     found = [short.grad, *(table.grad for table in long.values()), *gradients(module).values()]
@@ -189,11 +203,11 @@ def test_the_experts_say_nothing_before_they_are_trained(one_step) -> None:
 
 def test_the_space_starts_as_the_projected_means_of_the_bases_vectors(one_step) -> None:
     module, _ = one_step
-    fusion, codes = module.model.fusion, module.code_vectors()
-    short = module.short.values.double().numpy()
+    fusion, codes = module.model.fusion, module.tables.code_vectors()
+    short = module.tables.short.values.double().numpy()
     mean = short.mean(0)
     components = np.linalg.svd(short - mean, full_matrices=False)[2][:8]
-    shares = fusion.log_share.exp().detach().double().numpy() * module.inputs.present
+    shares = fusion.log_share.exp().detach().double().numpy() * module.plan.inputs.present
     shares /= shares.sum(axis=1, keepdims=True)
     means = np.einsum("nc,ncw->nw", shares, codes.channels.double().numpy())
 
@@ -202,11 +216,11 @@ def test_the_space_starts_as_the_projected_means_of_the_bases_vectors(one_step) 
         return projected / np.linalg.norm(projected, axis=1, keepdims=True)
 
     with torch.no_grad():
-        points = module.model.code_points(codes, module.inputs.tree.codes).double()
-        texts = module._validation_points().double()
+        points = module.model.code_points(codes, module.plan.inputs.tree.codes).double()
+        texts = module.model.fusion.place_texts(module.tables.validation.values).double()
         distances = fusion.distances(texts, points).numpy()
         radii = fusion.radii(torch.cat([points, texts])).numpy()
-    cosines = directions(module.validation_vectors.values.double().numpy()) @ directions(means).T
+    cosines = directions(module.tables.validation.values.double().numpy()) @ directions(means).T
     np.testing.assert_allclose(radii, radii[0], rtol=1e-4)
     # Points of one sphere: the nearer, the greater the cosine, up to the rounding of float32.
     order = np.argsort(-cosines, axis=1)
@@ -218,16 +232,16 @@ def test_the_space_starts_as_the_projected_means_of_the_bases_vectors(one_step) 
 # What learns
 
 
-def moved(module: StageModule, batches: StageBatches, steps: int = 2) -> set[str]:
+def moved(module: StageModule, batches: list[Batch], steps: int = 2) -> set[str]:
     """Names of parameters that some steps change."""
     module.train()
-    before = {name: value.clone() for name, value in module.model.named_parameters()}
+    before = {name: value.clone() for name, value in learned(module)}
     optimizer = module.configure_optimizers()["optimizer"]
     for _, batch in zip(range(steps), batches, strict=False):
         optimizer.zero_grad()
         total_loss(module, batch).backward()
         optimizer.step()
-    return {name for name, value in module.model.named_parameters() if not torch.equal(value, before[name])}
+    return {name for name, value in learned(module) if not torch.equal(value, before[name])}
 
 
 def adapters_of(names: set[str], adapter: str) -> set[str]:
@@ -236,14 +250,20 @@ def adapters_of(names: set[str], adapter: str) -> set[str]:
 
 def test_every_weight_of_every_adapter_moves_in_a_step_and_none_of_the_base(one_step) -> None:
     module, batches = one_step
-    names = {name for name, _ in module.model.named_parameters()}
+    names = {name for name, _ in learned(module)}
     changed_names = moved(module, batches)
     for adapter in (SHORT, *LONG_CHANNELS):
         # Two matrices, six linear layers, two blocks.
         assert len(adapters_of(names, adapter)) == 24
         assert adapters_of(changed_names, adapter) == adapters_of(names, adapter)
     assert not {name for name in changed_names if name.startswith("encoder.") and "lora_" not in name}
-    assert {"offset", "fusion.log_share", "fusion.log_radius", "fusion.log_text_radius", "log_scale"} <= changed_names
+    assert {
+        "offset",
+        "fusion.log_share",
+        "fusion.log_radius",
+        "fusion.log_text_radius",
+        "objective.log_scale",
+    } <= changed_names
     assert not {name for name in changed_names if name.startswith("fusion.projection")}
 
 
@@ -260,14 +280,14 @@ def test_without_blocks_there_is_no_adapter_and_nothing_is_learned(inputs_of, ti
     none = Adapters(short=Adapter(blocks=0), description=Adapter(), excluded=Adapter(blocks=0))
     settings = settings_of(tiny_base, {"adapters": none, "base_share": 0.0})
     module, batches = module_of(inputs_of(settings), settings)
-    before = module.short.values.clone(), module.long["excluded"].values.clone()
+    before = module.tables.short.values.clone(), module.tables.long["excluded"].values.clone()
     names = moved(module, batches)
     assert not adapters_of(names, SHORT) | adapters_of(names, "excluded")
     # The one beside them learns none the less.
     assert len(adapters_of(names, "description")) == 24
-    module.renew_tables()
-    assert torch.equal(module.short.values, before[0])
-    assert torch.equal(module.long["excluded"].values, before[1])
+    module.tables.renew(module.model)
+    assert torch.equal(module.tables.short.values, before[0])
+    assert torch.equal(module.tables.long["excluded"].values, before[1])
 
 
 def test_full_fine_tuning_moves_a_base_of_its_own(inputs_of, tiny_base: Path) -> None:
@@ -291,14 +311,16 @@ def test_adapters_stay_at_rate_zero_and_the_fusion_learns(inputs_of, tiny_base: 
 def test_a_share_of_the_base_stays_in_what_short_text_says(inputs_of, tiny_base: Path) -> None:
     settings = settings_of(tiny_base, {"base_share": 0.4})
     module, batches = module_of(inputs_of(settings), settings)
-    base = module.short.values.clone()
-    torch.testing.assert_close(base, module.base_short, atol=1e-5, rtol=1e-5)
+    base = module.tables.short.values.clone()
+    torch.testing.assert_close(base, module.tables.base_short, atol=1e-5, rtol=1e-5)
     moved(module, batches)
-    module.renew_tables()
+    module.tables.renew(module.model)
     module.eval()
-    tuned = module.model.read(SHORT, module.inputs.short.tokens).detach()
+    tuned = module.model.read(SHORT, module.plan.inputs.short.tokens).detach()
     assert not torch.allclose(tuned, base, atol=1e-3)
-    torch.testing.assert_close(module.short.values, normalize(0.6 * tuned + 0.4 * base, dim=-1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        module.tables.short.values, normalize(0.6 * tuned + 0.4 * base, dim=-1), atol=1e-5, rtol=1e-5
+    )
 
 
 # What is held out
@@ -306,8 +328,8 @@ def test_a_share_of_the_base_stays_in_what_short_text_says(inputs_of, tiny_base:
 
 def farther(module: StageModule, pairs: torch.Tensor) -> None:
     """Tells the module another distance of these pairs."""
-    module.tree_distance[pairs] = 7
-    module.distance[pairs] = 9.5
+    module.tree.tree_distance[pairs] = 7
+    module.tree.distance[pairs] = 9.5
 
 
 def test_distances_of_held_out_pairs_do_not_reach_the_loss(inputs_of, tiny_base: Path) -> None:
@@ -316,31 +338,32 @@ def test_distances_of_held_out_pairs_do_not_reach_the_loss(inputs_of, tiny_base:
     module, batches = module_of(inputs_of(settings), settings)
     stirred(module)
     batch = next(iter(batches))
-    assert module.held_out[batch["codes"]][:, batch["codes"]].sum() > 20
+    assert module.tree.held_out[batch["codes"]][:, batch["codes"]].sum() > 20
 
     def loss() -> float:
         return float(total_loss(module, batch))
 
     before = loss()
-    farther(module, module.held_out)
+    farther(module, module.tree.held_out)
     assert loss() == before
-    farther(module, ~module.held_out & (module.tree_distance > 0))
+    farther(module, ~module.tree.held_out & (module.tree.tree_distance > 0))
     assert loss() != before
 
 
 def test_held_out_pairs_are_what_the_best_epoch_is_chosen_by(inputs_of, tiny_base: Path) -> None:
     settings = settings_of(tiny_base)
     module, _ = module_of(inputs_of(settings), settings)
-    points = module.model.code_points(module.code_vectors(), module.inputs.tree.codes).detach()
+    pairs = pairs_of(validation_batch(module.plan, module.state))
 
     def validation() -> dict[str, float]:
-        return {name: float(value) for name, value in module._validation_terms(module.validation, points).items()}
+        values = module.validation(module.model, module.objective, module.tables, pairs)
+        return {name.removeprefix("val/"): value for name, value in values.items() if name.startswith("val/")}
 
     before = validation()
-    assert set(before) == {"contrastive", "query", "hierarchy"}
-    farther(module, module.held_out)
+    assert set(before) == {"contrastive", "query", "hierarchy", "loss", "query_top1", "query_top5"}
+    farther(module, module.tree.held_out)
     assert validation()["hierarchy"] != before["hierarchy"]
-    farther(module, torch.from_numpy(module.inputs.tree.tree_distance()) > 0)
+    farther(module, torch.from_numpy(module.plan.inputs.tree.tree_distance()) > 0)
     after = validation()
     assert after["hierarchy"] != before["hierarchy"]
 
@@ -355,9 +378,9 @@ def test_nothing_that_is_said_of_a_code_left_out_reaches_the_loss(inputs_of, tin
     for _, batch in zip(range(4), batches, strict=False):
         short, long, codes = differentiable(module)
         queries = torch.nn.functional.normalize(torch.randn(len(batch["query_code"]), 32), dim=-1)
-        terms = module.losses(batch, queries, codes, short, module.model.offset)
-        assert set(terms) == {"contrastive", "query", "hierarchy", "radius", "balance"}
-        module.total(terms).backward()
+        found = terms(module, batch, queries, codes, short)
+        assert set(found) == {"contrastive", "query", "hierarchy", "radius", "balance"}
+        module.objective.total(found).backward()
         assert (short.grad[of_gone] == 0).all()
         assert (short.grad[: len(gone)][~gone].abs().sum(1) > 0).all()
         for table in long.values():

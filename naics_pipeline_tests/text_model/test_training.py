@@ -15,11 +15,14 @@ import torch
 from naics_pipeline.errors import ModelError, TrainingError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Settings
-from naics_pipeline.text_model import checkpoints, inference, module, training
+from naics_pipeline.text_model import checkpoints, inference
 from naics_pipeline.text_model.checkpoints import load_weights
-from naics_pipeline.text_model.curriculum import Stage
+from naics_pipeline.text_model.curriculum.stage import Stage
+from naics_pipeline.text_model.losses import LOSSES
 from naics_pipeline.text_model.model import TextModel
+from naics_pipeline.text_model.objective import Objective
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT
+from naics_pipeline.text_model.training import loop
 from naics_pipeline_tests.conftest import REPOSITORY
 from naics_pipeline_tests.text_model.small import CACHED, ONE_EPOCH, STAGE, changed, settings_of
 
@@ -31,7 +34,7 @@ def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
-def trained_terms(result: training.StageResult) -> set[str]:
+def trained_terms(result: loop.StageResult) -> set[str]:
     return {name.removeprefix("train/") for name in result.history[0] if name.startswith("train/")} - {"loss"}
 
 
@@ -58,7 +61,7 @@ def test_a_stage_learns_moves_every_adapter_and_keeps_the_base(finished) -> None
 
 def test_the_best_epoch_is_that_of_the_least_loss_on_what_was_not_trained_on(run, tiny_base: Path, monkeypatch) -> None:
     losses = iter([1.0, 0.5, 2.0])
-    monkeypatch.setattr(module.StageModule, "total", lambda self, terms: _loss_of(self, terms, losses))
+    monkeypatch.setattr(Objective, "total", lambda self, terms: _loss_of(self, terms, losses))
     result = run(settings_of(tiny_base))
     assert [values["val/loss"] for values in result.history] == [1.0, 0.5, 2.0]
     assert result.metrics == result.history[1]
@@ -71,7 +74,7 @@ def test_the_best_epoch_is_that_of_the_least_loss_on_what_was_not_trained_on(run
     np.testing.assert_allclose(result.embedder.embed_texts(["growing soybeans"]), again, atol=1e-6)
 
 
-_whole_total = module.StageModule.total
+_whole_total = Objective.total
 
 
 def _loss_of(self, terms, validation_losses):
@@ -97,7 +100,7 @@ def test_short_texts_are_places_of_the_space_and_unseen_ones_are_not(finished, f
 
 
 def test_the_same_seed_gives_the_same_history_and_another_another(run, finished, tiny_base: Path) -> None:
-    def losses(result: training.StageResult) -> list[float]:
+    def losses(result: loop.StageResult) -> list[float]:
         return [values["train/loss"] for values in result.history]
 
     settings = settings_of(tiny_base)
@@ -114,7 +117,7 @@ def test_a_run_goes_on_from_its_last_epoch_even_if_an_earlier_one_was_the_best(
     run, tiny_base: Path, monkeypatch
 ) -> None:
     losses = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(module.StageModule, "total", lambda self, terms: _loss_of(self, terms, losses))
+    monkeypatch.setattr(Objective, "total", lambda self, terms: _loss_of(self, terms, losses))
 
     def stop(epoch: int, values: dict[str, float]) -> None:
         if epoch == 2:
@@ -132,7 +135,7 @@ def test_a_run_goes_on_from_its_last_epoch_even_if_an_earlier_one_was_the_best(
     assert (best, last) == (0, 2)
 
 
-def goes_on_as(resumed: training.StageResult, unbroken: training.StageResult) -> None:
+def goes_on_as(resumed: loop.StageResult, unbroken: loop.StageResult) -> None:
     for left, right in zip(unbroken.history, resumed.history, strict=True):
         for name in ("train/loss", "val/loss", "val/query", "largest"):
             assert left[name] == right[name], name
@@ -160,7 +163,7 @@ import sys, time
 from pathlib import Path
 from naics_pipeline.settings import Download
 from naics_pipeline.taxonomy import census
-from naics_pipeline.text_model import module, training
+from naics_pipeline.text_model.training import loop, module
 from naics_pipeline_tests.text_model import small
 root, step = Path({str(tmp_path)!r}), module.StageModule.training_step
 def slow(self, batch, index):
@@ -169,7 +172,7 @@ def slow(self, batch, index):
         time.sleep(300)
     return step(self, batch, index)
 module.StageModule.training_step = slow
-training.train_stage(
+loop.train_stage(
     small.STAGE,
     small.settings_of(Path({str(tiny_base)!r})),
     **small.few_frames(census.read_source("sample", 2022, Download(), root)),
@@ -220,12 +223,13 @@ def test_other_settings_do_not_resume_and_a_finished_stage_stays_until_the_next_
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(run, tiny_base: Path, monkeypatch) -> None:
-    def broken(self, batch, points):
-        whole = term(self, batch, points)
-        return whole * float("nan") if self.training and self.current_epoch == 1 else whole
+    def broken(view, scalars):
+        steps.append(torch.is_grad_enabled())
+        return term(view, scalars) * (float("nan") if sum(steps) == 6 else 1)
 
-    term = module.StageModule._contrastive
-    monkeypatch.setattr(module.StageModule, "_contrastive", broken)
+    steps: list[bool] = []
+    term = LOSSES["contrastive"]
+    monkeypatch.setitem(LOSSES, "contrastive", broken)
     with pytest.raises(TrainingError) as raised:
         run(settings_of(tiny_base))
     message = str(raised.value)
@@ -258,16 +262,16 @@ def test_the_next_stage_starts_from_the_weights_of_the_one_before(run, finished,
 def test_a_stage_is_known_by_all_that_it_depends_on(frames, tiny_base: Path) -> None:
     settings = settings_of(tiny_base)
     keys = [
-        training.stage_key(STAGE, settings, frames, None),
-        training.stage_key(ONE_EPOCH, settings, frames, None),
-        training.stage_key(STAGE, settings, frames, "earlier"),
-        training.stage_key(STAGE, changed(settings, "model", base_share=0.1), frames, None),
-        training.stage_key(STAGE, changed(settings, "tokens", short=13), frames, None),
-        training.stage_key(STAGE, settings, frames | {"phrases": frames["phrases"][1:]}, None),
+        loop.stage_key(STAGE, settings, frames, None),
+        loop.stage_key(ONE_EPOCH, settings, frames, None),
+        loop.stage_key(STAGE, settings, frames, "earlier"),
+        loop.stage_key(STAGE, changed(settings, "model", base_share=0.1), frames, None),
+        loop.stage_key(STAGE, changed(settings, "tokens", short=13), frames, None),
+        loop.stage_key(STAGE, settings, frames | {"phrases": frames["phrases"][1:]}, None),
     ]
     assert len(set(keys)) == len(keys)
     elsewhere = settings.model_copy(update={"data_dir": "elsewhere"})
-    assert training.stage_key(STAGE, changed(elsewhere, "graph", steps=9), frames, None) == keys[0]
+    assert loop.stage_key(STAGE, changed(elsewhere, "graph", steps=9), frames, None) == keys[0]
 
 
 def test_weights_of_another_shape_or_a_damaged_checkpoint_are_refused(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naics_pipeline.text_model.variations import Variations, vary
+from naics_pipeline.text_model.training.variations import Variations, vary
 
 EXAMPLES = [
     "Tomato farming, under cover",

@@ -3,6 +3,15 @@
 import torch
 from torch import Tensor
 
+from naics_pipeline.text_model.losses.view import Scalars, View
+
+
+def term(view: View, scalars: Scalars) -> Tensor | None:
+    """Of the codes that training knows."""
+    if view.gate is None or view.spread is None:
+        return None
+    return balance_loss(view.gate[view.spread], scalars.top_k)
+
 
 def balance_loss(probabilities: Tensor, top_k: int) -> Tensor:
     """E · Σ f P, Fedus et al. (2022), eq. 4: 1 for a balanced router, E for one that always chooses the same expert.

@@ -1,7 +1,33 @@
 """Contrastive loss: a pair's codes move together, its negatives away."""
 
+import math
+
 import torch
 from torch import Tensor
+
+from naics_pipeline.text_model.losses.view import Scalars, View
+
+
+def term(view: View, scalars: Scalars) -> Tensor | None:
+    """Of the view's pairs, with the margin that their anchors' radii leave."""
+    if view.pairs is None:
+        return None
+    pairs, space, points, weights = view.pairs, view.space, view.points, scalars.weights
+    anchor, positive = pairs.anchor, pairs.positive
+    margin = norm_adaptive_margin(space.radii(points[anchor]), weights.margin).unsqueeze(-1)
+    codes = torch.cat([positive, pairs.codes])
+    to_codes = space.distances(points[anchor], points[codes])
+    to_positive = to_codes[:, : len(positive)].diagonal()
+    if weights.in_batch_negatives:
+        # The K drawn ones are among the batch's codes already.
+        distance = view.tree.distance[anchor]
+        farther = distance[:, pairs.codes] > view.tree.distance[anchor, positive].unsqueeze(-1)
+        farther &= ~view.tree.held_out[anchor][:, pairs.codes]
+        to_negative = (to_codes[:, len(positive) :] - margin).masked_fill(~farther, math.inf)
+    else:
+        column = torch.searchsorted(pairs.codes, pairs.negative) + len(positive)
+        to_negative = to_codes.gather(1, column) - margin
+    return contrastive_loss(to_positive, to_negative, scalars.temperature, weights.contrastive_loss)
 
 
 def contrastive_loss(positive: Tensor, negative: Tensor, temperature: Tensor | float, kind: str) -> Tensor:

@@ -3,6 +3,16 @@
 import torch
 from torch import Tensor
 
+from naics_pipeline.text_model.losses.view import Scalars, View
+
+
+def term(view: View, scalars: Scalars) -> Tensor | None:
+    """Of the view's rows against all codes."""
+    if not len(view.rows):
+        return None
+    distances = view.space.distances(view.points[view.rows], view.points)
+    return hierarchy_loss(distances, view.tree.tree_distance[view.rows].float(), scalars.scale, view.counted)
+
 
 def hierarchy_loss(
     distances: Tensor, tree_distances: Tensor, scale: Tensor | float, counted: Tensor | None = None

@@ -4,9 +4,43 @@ import math
 
 from torch import Tensor
 
+from naics_pipeline.text_model.losses.view import Queries, Scalars, View
+
 # Softmax of -4 T leaves e⁻⁸ for the nearest relative of a six-digit code, and the same share to every six-digit
 # descendant of a broader one: one formula for queries whose code is not a leaf of the tree.
 SHARPNESS = 4.0
+
+
+def term(view: View, scalars: Scalars) -> Tensor | None:
+    """Of the view's queries against all leaves."""
+    if view.queries is None:
+        return None
+    queries, tree, weights = view.queries, view.tree, scalars.weights
+    distances = leaf_distances(view, queries)
+    below, tree_distance = tree.leaves_below(queries.code), tree.tree_distance[queries.code][:, tree.leaves].float()
+    confusing = tree.leaves_below(queries.under) & (queries.under >= 0).unsqueeze(-1) & ~below
+    left_out = None
+    if view.unseen is not None:
+        left_out = view.unseen[queries.code][:, tree.leaves]
+        confusing &= ~view.unseen[queries.under][:, tree.leaves]
+        tree_distance = tree_distance.masked_fill(left_out, math.inf)
+        # A query with no leaf of its own left would be sent to a stranger's.
+        kept = (below & ~left_out).any(1)
+        tree_distance, distances = tree_distance[kept], distances[kept]
+        confusing, left_out = confusing[kept], left_out[kept]
+    targets = query_targets(tree_distance, weights.query_smoothing)
+    return query_loss(distances, targets, scalars.query_temperature, confusing, weights.query_margin, left_out)
+
+
+def leaf_distances(view: View, queries: Queries) -> Tensor:
+    """(Q, L) from each query to every leaf; to its own one as that is without the query."""
+    distances = view.space.distances(queries.points, view.points[view.tree.leaves])
+    if queries.own is None:
+        return distances
+    column = view.tree.leaf_of[queries.code]
+    rows = (column >= 0).nonzero().squeeze(-1)
+    to_own = view.space.paired_distances(queries.points[rows], queries.own[rows])
+    return distances.index_put((rows, column[rows]), to_own)
 
 
 def query_targets(tree_distances: Tensor, smoothing: float) -> Tensor:

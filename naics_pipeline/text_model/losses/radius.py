@@ -3,8 +3,17 @@
 import torch
 from torch import Tensor
 
+from naics_pipeline.text_model.losses.view import Scalars, View
+
 # Where a tree with edges of length 1 is embedded best, found by fitting the NAICS tree directly.
 OFFSET = 0.3
+
+
+def term(view: View, scalars: Scalars) -> Tensor | None:
+    """Of the codes that training knows."""
+    if view.spread is None:
+        return None
+    return radius_loss(view.space.radii(view.points[view.spread]), view.tree.level[view.spread], scalars.scale)
 
 
 def radius_loss(radius: Tensor, level: Tensor, scale: Tensor | float) -> Tensor:

@@ -3,8 +3,6 @@
 import logging
 import shutil
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,19 @@ from torch.utils.data import DataLoader
 from naics_pipeline.settings import Settings
 from naics_pipeline.storage import fingerprint, replacing
 from naics_pipeline.text_model.base import locate
-from naics_pipeline.text_model.checkpoints import load_weights, read_stage
-from naics_pipeline.text_model.curriculum import Stage
-from naics_pipeline.text_model.data import KIND_NAMES, StageBatches, TrainingInputs, load_inputs
+from naics_pipeline.text_model.checkpoints import load_objective, load_weights, read_stage
+from naics_pipeline.text_model.curriculum.stage import Stage
 from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.inference import TextEmbedder
 from naics_pipeline.text_model.model import TextModel
-from naics_pipeline.text_model.module import Metrics, StageModule
+from naics_pipeline.text_model.training.batches import Epochs, Plan, validation_batch
+from naics_pipeline.text_model.training.inputs import KIND_NAMES, TrainingInputs, load_inputs
+from naics_pipeline.text_model.training.module import StageModule
+from naics_pipeline.text_model.training.report import EpochReport, OnEpoch
+from naics_pipeline.text_model.training.validation import Metrics
 
 logger = logging.getLogger(__name__)
-
-OnEpoch = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -92,59 +91,22 @@ def train_stage(
         TrainingError: the loss is not finite.
         ModelError: the base model or the checkpoint to start from cannot be used.
     """
-    start_key = None if start_from is None else read_stage(start_from)["key"]
     frames = {"descriptions": descriptions, "index_entries": index_entries, "phrases": phrases}
+    start_key = None if start_from is None else read_stage(start_from)["key"]
     key = stage_key(stage, settings, frames, start_key)
     torch.manual_seed(settings.seed)
     base = locate(settings.model.base, settings.model.base_sha256)
-    model = TextModel(base, settings, descriptions["code"].to_list())
-    if start_from is not None:
-        load_weights(model, start_from / "best.ckpt")
-    device = resolve(settings.accelerator)
-    model.to(device)
-    inputs = load_inputs(
-        descriptions,
-        index_entries,
-        phrases,
-        settings,
-        token_cache=token_cache,
-        hidden_cache=hidden_cache,
-        model=model,
-    )
-    batches = StageBatches(inputs, stage, settings)
-    epochs = max(1, round(stage.epochs * settings.training.epochs_scale))
-    steps = -(-len(batches) * epochs // settings.training.accumulate)
-    module = StageModule(model, inputs, stage, steps, batches, metrics, settings.seed).to(device)
-    if start_from is None:
-        module.renew_tables()
-        model.fusion.start_from(module.short.values[torch.from_numpy(batches.queries)])
+    model = TextModel(base, settings, descriptions["code"].to_list()).to(resolve(settings.accelerator))
+    caches = {"token_cache": token_cache, "hidden_cache": hidden_cache}
+    inputs = load_inputs(descriptions, index_entries, phrases, settings, **caches, model=model)
+    module = _module(model, Plan.of(inputs, stage, settings), metrics, start_from)
     work = _work_directory(directory, key)
-    report = EpochReport(stage.name, epochs, batches, on_epoch)
-    # Two of them: `save_last` of one writes last.ckpt only after epochs that are the best so far.
-    checkpoints = [
-        ModelCheckpoint(work, name, monitor=monitor, save_on_train_epoch_end=True, enable_version_counter=False)
-        for name, monitor in (("best", "val/loss"), ("last", None))
-    ]
-    trainer = _trainer(settings, epochs, [report, *_early_stopping(settings), *checkpoints], work)
-    batches.current_epoch = lambda: trainer.current_epoch
-    unfinished = work / "last.ckpt"
-    if unfinished.is_file():
-        logger.info("Stage %s goes on from its last finished epoch", stage.name)
-    trainer.fit(
-        module,
-        DataLoader(batches, batch_size=None),
-        # One batch, whose tensors the loader must not stack.
-        DataLoader([module.validation], batch_size=None),  # type: ignore[arg-type]
-        ckpt_path=str(unfinished) if unfinished.is_file() else None,
-        weights_only=True,
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    shortfall = batches.sampler.shortfall()
+    report = EpochReport(stage.name, _epochs(stage, settings), on_epoch)
+    _fit(module, report, work)
+    shortfall = module.state.shortfall(stage)
     if shortfall:
         logger.warning("Stage %s: %s", stage.name, shortfall)
-    best_epoch = _best_epoch(report.history)
-    reached = report.history[best_epoch]
+    reached = report.history[report.best_epoch()]
     record = {
         "key": key,
         "stage": stage.model_dump(mode="json"),
@@ -152,18 +114,66 @@ def train_stage(
         "metrics": reached,
     }
     _finish(work, directory, record)
+    return _result(module, report, directory)
+
+
+def _epochs(stage: Stage, settings: Settings) -> int:
+    return max(1, round(stage.epochs * settings.training.epochs_scale))
+
+
+def _module(model: TextModel, plan: Plan, metrics: Metrics, start_from: Path | None) -> StageModule:
+    """A module about to take its first step, with the weights of the stage before or else where the base stands."""
+    training = plan.settings.training
+    steps = -(-len(plan) * _epochs(plan.stage, plan.settings) // training.accumulate)
+    module = StageModule(model, plan, steps, metrics).to(model.offset.device)
+    if start_from is not None:
+        load_weights(model, start_from / "best.ckpt")
+        load_objective(module.objective, start_from / "best.ckpt")
+        return module
+    module.tables.renew(model)
+    model.fusion.start_from(module.tables.short.values[torch.from_numpy(plan.queries)])
+    return module
+
+
+def _fit(module: StageModule, report: EpochReport, work: Path) -> None:
+    """Trains to the end of the stage, from the last epoch that an unfinished run left in `work`."""
+    # Two of them: `save_last` of one writes last.ckpt only after epochs that are the best so far.
+    checkpoints = [
+        ModelCheckpoint(work, name, monitor=monitor, save_on_train_epoch_end=True, enable_version_counter=False)
+        for name, monitor in (("best", "val/loss"), ("last", None))
+    ]
+    trainer = _trainer(module.settings, report.epochs, [report, *_early_stopping(module.settings), *checkpoints], work)
+    unfinished = work / "last.ckpt"
+    if unfinished.is_file():
+        logger.info("Stage %s goes on from its last finished epoch", module.plan.stage.name)
+    trainer.fit(
+        module,
+        DataLoader(Epochs(module.plan, module.begin_epoch), batch_size=None),
+        # One batch, whose tensors the loader must not stack.
+        DataLoader([validation_batch(module.plan, module.state)], batch_size=None),  # type: ignore[arg-type]
+        ckpt_path=str(unfinished) if unfinished.is_file() else None,
+        weights_only=True,
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _result(module: StageModule, report: EpochReport, directory: Path) -> StageResult:
+    """What the best checkpoint says of all codes and short texts."""
+    plan, model = module.plan, module.model
+    device = resolve(plan.settings.accelerator)
     module.to(device)
-    if best_epoch != len(report.history) - 1 or not module.tables_are_fresh:
+    if report.best_epoch() != len(report.history) - 1 or not module.tables.fresh:
         load_weights(model, directory / "best.ckpt")
-        module.renew_tables()
-    embedder = TextEmbedder(model, settings, stage.name, device)
+        module.tables.renew(model)
+    embedder = TextEmbedder(model, plan.settings, plan.stage.name, device)
     return StageResult(
         best=directory / "best.ckpt",
         last=directory / "last.ckpt",
-        metrics=reached,
+        metrics=report.history[report.best_epoch()],
         history=report.history,
-        codes=embedder.codes(inputs.tree.codes, module.code_vectors()),
-        places=places_of(embedder, inputs, module.short.values),
+        codes=embedder.codes(plan.inputs.tree.codes, module.tables.code_vectors()),
+        places=places_of(embedder, plan.inputs, module.tables.short.values),
         embedder=embedder,
     )
 
@@ -176,10 +186,6 @@ def places_of(embedder: TextEmbedder, inputs: TrainingInputs, vectors: Tensor) -
         schema={"kind": pl.String, "text": pl.String},
     )
     return embedder.texts(inputs.tree.codes[short.code], vectors, columns)
-
-
-def _best_epoch(history: list[dict[str, float]]) -> int:
-    return min(range(len(history)), key=lambda epoch: history[epoch]["val/loss"])
 
 
 def _work_directory(directory: Path, key: str) -> Path:
@@ -225,42 +231,3 @@ def _trainer(settings: Settings, epochs: int, callbacks: list[Callback], work: P
         enable_progress_bar=sys.stderr.isatty(),
         num_sanity_val_steps=0,
     )
-
-
-class EpochReport(Callback):
-    """Tells log and caller of every epoch; its history survives a resume."""
-
-    def __init__(self, stage: str, epochs: int, batches: StageBatches, on_epoch: OnEpoch) -> None:
-        self.stage, self.epochs, self.batches, self.on_epoch = stage, epochs, batches, on_epoch
-        self.history: list[dict[str, float]] = []
-
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == 0:
-            self.started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        values["seconds"] = time.monotonic() - self.started
-        values["learning_rate"] = float(trainer.optimizers[0].param_groups[1]["lr"])
-        values |= {f"negatives/bucket_{bucket}": share for bucket, share in self.batches.sampler.shares().items()}
-        self.history.append(values)
-        shown = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation", "parent_retrieval@1")
-        logger.info(
-            "%s epoch %d of %d, %.0f s: %s",
-            self.stage,
-            trainer.current_epoch + 1,
-            self.epochs,
-            values["seconds"],
-            ", ".join(f"{name} {values[name]:.3f}" for name in shown if name in values),
-        )
-        self.on_epoch(trainer.current_epoch, values)
-        if isinstance(module, StageModule):
-            module.last_good = f"{trainer.default_root_dir}/last.ckpt"
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = list(state_dict["history"])

@@ -1,0 +1,68 @@
+"""Which pairs of codes a stage draws together: anew each epoch, and the same for the same generator."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from naics_pipeline.errors import SettingsError
+from naics_pipeline.taxonomy.tree import RELATION_NAMES, Tree
+from naics_pipeline.text_model.curriculum.stage import Stage
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """B pairs, as indices of codes.
+
+    Attributes:
+        anchor, positive: (B,) int64.
+    """
+
+    anchor: np.ndarray
+    positive: np.ndarray
+
+    def at(self, rows: slice | np.ndarray) -> "Pairs":
+        """Some of them."""
+        return Pairs(self.anchor[rows], self.positive[rows])
+
+
+def pair_mask(stage: Stage, tree: Tree) -> np.ndarray:
+    """(N, N) bool: which (anchor, positive) the stage's keys allow.
+
+    Raises:
+        SettingsError: a relation is not one of the taxonomy's, or no pair is left.
+    """
+    distance = tree.distance()
+    allowed = (tree.lca_depth() > 0) & np.isin(tree.level, stage.positive_levels)[None, :]
+    np.fill_diagonal(allowed, False)
+    if stage.positive_distance_min is not None:
+        allowed &= distance >= stage.positive_distance_min
+    if stage.positive_distance_max is not None:
+        allowed &= distance <= stage.positive_distance_max
+    if stage.positive_relations is not None:
+        identities = {name: identity for identity, name in RELATION_NAMES.items()}
+        unknown = [name for name in stage.positive_relations if name not in identities]
+        if unknown:
+            raise SettingsError(
+                f"stage {stage.name}: positive_relations: unknown relation '{unknown[0]}'; "
+                f"known are {', '.join(identities)}."
+            )
+        allowed &= np.isin(tree.relation_id(), [identities[name] for name in stage.positive_relations])
+    # A pair without any code farther away than the positive has no negative.
+    allowed &= distance < distance.max(axis=1, keepdims=True)
+    if not allowed.any():
+        raise SettingsError(
+            f"stage {stage.name}: no pair of the taxonomy has positive_levels {list(stage.positive_levels)} within the "
+            "given distances and relations. Widen them."
+        )
+    return allowed
+
+
+def draw_pairs(allowed: np.ndarray, max_positives: int | None, generator: np.random.Generator) -> Pairs:
+    """The pairs of an epoch in random order, at most `max_positives` an anchor."""
+    anchor, positive = np.nonzero(allowed)
+    order = np.lexsort((generator.random(len(anchor)), anchor))
+    anchor, positive = anchor[order], positive[order]
+    first = np.searchsorted(anchor, anchor)
+    kept = np.arange(len(anchor)) - first < (max_positives or len(anchor))
+    order = generator.permutation(np.flatnonzero(kept))
+    return Pairs(anchor[order], positive[order])

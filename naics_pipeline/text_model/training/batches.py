@@ -1,0 +1,212 @@
+"""The batches of an epoch: drawn by the plan of a stage and the state of the curriculum alone."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from naics_pipeline.errors import SettingsError
+from naics_pipeline.settings import Settings, Training
+from naics_pipeline.taxonomy.tree import held_out_pairs
+from naics_pipeline.text_model.curriculum.negatives.buckets import Buckets
+from naics_pipeline.text_model.curriculum.negatives.policy import GRADES, NegativePolicy, Negatives
+from naics_pipeline.text_model.curriculum.pairs import Pairs, draw_pairs, pair_mask
+from naics_pipeline.text_model.curriculum.stage import Stage
+from naics_pipeline.text_model.curriculum.state import CurriculumState
+from naics_pipeline.text_model.training.inputs import EXAMPLE, TrainingInputs
+from naics_pipeline.text_model.training.queries import draw_texts, no_texts, query_arrays
+
+Batch = dict[str, torch.Tensor]
+VALIDATION_PAIRS = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the epochs of a stage draw from.
+
+    Attributes:
+        reads_queries, draws_pairs: whether any term of the stage looks at texts, and at pairs of codes.
+        frozen: whether the adapters stay as they are.
+        hashed: (N, N) bool, pairs of codes that training knows, kept for validation.
+        held_out: (N, N) bool, these and every pair of a code that training does not know.
+        queries: rows of the short texts that training may read.
+        title_again: `ShortTexts.title_again`.
+        training_pairs, validation_pairs: (N, N) bool, which (anchor, positive) are drawn.
+        policy: where negatives come from.
+    """
+
+    inputs: TrainingInputs
+    stage: Stage
+    settings: Settings
+    reads_queries: bool
+    draws_pairs: bool
+    frozen: bool
+    hashed: np.ndarray
+    held_out: np.ndarray
+    queries: np.ndarray
+    title_again: np.ndarray
+    training_pairs: np.ndarray
+    validation_pairs: np.ndarray
+    policy: NegativePolicy
+
+    @classmethod
+    def of(cls, inputs: TrainingInputs, stage: Stage, settings: Settings) -> "Plan":
+        """The plan of a stage over these inputs.
+
+        Raises:
+            SettingsError: no term of the stage reads a text or a pair, or its keys leave no pair.
+        """
+        objective = stage.weigh(settings.objective)
+        reads_queries = objective.query > 0
+        draws_pairs = objective.contrastive > 0 or objective.hierarchy > 0
+        if not reads_queries and not draws_pairs:
+            raise SettingsError(
+                f"stage {stage.name}: contrastive, query and hierarchy all have weight 0, so it would read nothing. "
+                "Give one of them a weight, in the stage's file or in the profile."
+            )
+        trained, short = ~inputs.left_out, inputs.short
+        hashed = held_out_pairs(inputs.tree, settings.training.validation_fraction)
+        hashed &= trained[:, None] & trained
+        held_out = hashed | ~(trained[:, None] & trained)
+        allowed = pair_mask(stage, inputs.tree) if draws_pairs else np.zeros_like(held_out)
+        return cls(
+            inputs=inputs,
+            stage=stage,
+            settings=settings,
+            reads_queries=reads_queries,
+            draws_pairs=draws_pairs,
+            frozen=adapter_rate(stage, settings.training) == 0,
+            hashed=hashed,
+            held_out=held_out,
+            queries=np.flatnonzero(trained[short.code] & (trained[short.under] | (short.under < 0))),
+            title_again=short.title_again(),
+            training_pairs=allowed & ~held_out,
+            validation_pairs=allowed & hashed,
+            policy=Buckets(inputs.tree, inputs.excluded, stage.quotas if draws_pairs else {}, held_out),
+        )
+
+    def texts(self) -> tuple[int, int]:
+        """How many texts of the table an epoch reads, and how many it makes up."""
+        training, short = self.settings.training, self.inputs.short
+        known = min(len(self.queries), training.queries_per_epoch or len(self.queries))
+        examples = (short.kind[self.queries] == EXAMPLE).sum() * known / max(1, len(self.queries))
+        return known, 0 if self.frozen else round(training.variations * examples)
+
+    def __len__(self) -> int:
+        """Batches of an epoch: every short text once, or every pair where the stage has no query term."""
+        training = self.settings.training
+        if self.reads_queries:
+            return -(-sum(self.texts()) // training.queries_per_batch)
+        positives = self.training_pairs.sum(axis=1)
+        pairs = int(np.minimum(positives, self.stage.max_positives or positives.max()).sum())
+        return -(-pairs // training.pairs_per_batch)
+
+
+def adapter_rate(stage: Stage, settings: Training) -> float:
+    """Learning rate of the adapters in a stage, as a multiple of the stage's."""
+    return settings.adapter_rate if stage.adapter_rate is None else stage.adapter_rate
+
+
+def epoch(plan: Plan, state: CurriculumState) -> Iterator[Batch]:
+    """The batches of the state's epoch: the same for the same plan and state.
+
+    An epoch is every short text once, in random order, with pairs of codes beside them as long as there are texts; it
+    is every pair that the stage draws where the stage has no query term.
+    """
+    training = plan.settings.training
+    generator = np.random.default_rng([plan.settings.seed, state.epoch])
+    pairs = _endless_pairs(plan, state, generator)
+    if not plan.reads_queries:
+        for _ in range(len(plan)):
+            yield _batch(plan, *next(pairs))
+        return
+    known, made_up = plan.texts()
+    texts = draw_texts(
+        plan.inputs,
+        plan.queries,
+        known=known,
+        made_up=made_up,
+        per_batch=training.queries_per_batch,
+        limit=plan.settings.tokens.short,
+        generator=generator,
+    )
+    for rows in texts.batches:
+        yield _tensors(query_arrays(plan.inputs, plan.title_again, texts, rows)) | _codes(plan, *next(pairs))
+
+
+def validation_batch(plan: Plan, state: CurriculumState) -> Batch:
+    """Held-out pairs with negatives, at most `VALIDATION_PAIRS` of them, the same each time."""
+    generator = np.random.default_rng([plan.settings.seed, 2**31])
+    drawn = _pairs(plan, state, plan.validation_pairs, VALIDATION_PAIRS, generator)
+    return _codes(plan, *next(drawn, _no_pairs(plan)))
+
+
+class Epochs(IterableDataset[Batch]):
+    """One epoch after another, for a loader.
+
+    Args:
+        begin: called before an epoch; what the model has to do first, and the state to draw by.
+    """
+
+    def __init__(self, plan: Plan, begin: Callable[[], CurriculumState]) -> None:
+        self.plan, self.begin = plan, begin
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from epoch(self.plan, self.begin())
+
+
+def _endless_pairs(
+    plan: Plan, state: CurriculumState, generator: np.random.Generator
+) -> Iterator[tuple[Pairs, Negatives]]:
+    while plan.training_pairs.any():
+        yield from _pairs(plan, state, plan.training_pairs, plan.settings.training.pairs_per_batch, generator)
+    while True:
+        yield _no_pairs(plan)
+
+
+def _pairs(
+    plan: Plan, state: CurriculumState, allowed: np.ndarray, size: int, generator: np.random.Generator
+) -> Iterator[tuple[Pairs, Negatives]]:
+    """Every pair that an epoch of the stage draws, in batches, with their negatives."""
+    every = draw_pairs(allowed, plan.stage.max_positives, generator)
+    for start in range(0, len(every.anchor), size):
+        pairs = every.at(slice(start, start + size))
+        yield pairs, plan.policy.draw(pairs, state, generator)
+
+
+def _no_pairs(plan: Plan) -> tuple[Pairs, Negatives]:
+    none, wide = np.zeros(0, np.int64), np.zeros((0, plan.stage.k_negatives), np.int64)
+    return Pairs(none, none), Negatives(wide, wide.astype(np.uint8), np.zeros(GRADES, np.int64))
+
+
+def _batch(plan: Plan, pairs: Pairs, negatives: Negatives) -> Batch:
+    """Of pairs alone."""
+    texts = query_arrays(plan.inputs, plan.title_again, no_texts(), np.zeros(0, np.int64))
+    return _tensors(texts) | _codes(plan, pairs, negatives)
+
+
+def _codes(plan: Plan, pairs: Pairs, negatives: Negatives) -> Batch:
+    live = np.concatenate([pairs.anchor, pairs.positive, negatives.codes.T.ravel()])
+    distinct, first = np.unique(live, return_index=True)
+    # Anchors first: where only some codes are read afresh, those that more of the loss hangs on.
+    live = distinct[np.argsort(first)][: plan.settings.training.live_codes]
+    return _tensors(
+        {
+            "anchor": pairs.anchor,
+            "positive": pairs.positive,
+            "negative": negatives.codes,
+            "codes": distinct,
+            "live": live,
+            "drawn": negatives.counts(),
+            "short": negatives.short,
+        }
+    )
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> Batch:
+    return {name: torch.from_numpy(np.ascontiguousarray(values)).long() for name, values in arrays.items()}

@@ -1,0 +1,162 @@
+"""One stage's training step, as a Lightning module."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from naics_pipeline.text_model.curriculum.state import CurriculumState
+from naics_pipeline.text_model.fusion import drop_channels
+from naics_pipeline.text_model.losses.view import CodePairs, Queries, TreeTensors, View
+from naics_pipeline.text_model.model import CodeVectors, TextModel
+from naics_pipeline.text_model.objective import Objective
+from naics_pipeline.text_model.tokens import LONG_CHANNELS, Ragged
+from naics_pipeline.text_model.training.batches import Batch, Plan
+from naics_pipeline.text_model.training.checks import refuse_non_finite
+from naics_pipeline.text_model.training.optimiser import optimiser
+from naics_pipeline.text_model.training.tables import TextTables
+from naics_pipeline.text_model.training.validation import Metrics, Validation
+
+
+class StageModule(pl.LightningModule):
+    """Trains a text model on one stage.
+
+    A step reads its queries afresh, and the long texts of its `live` codes; these take their places in tables of what
+    all texts said when they were last read, renewed after every epoch. Fusion and projection run on all N codes, so
+    every term sees points that are staler than the present weights only by what the adapters changed since a text's
+    last turn.
+
+    Args:
+        steps: of the optimiser, in the whole stage.
+        metrics: (N, N) distances to named metrics, after every epoch.
+    """
+
+    # The frozen base is not in the checkpoint.
+    strict_loading = False
+
+    def __init__(self, model: TextModel, plan: Plan, steps: int, metrics: Metrics) -> None:
+        super().__init__()
+        self.model, self.plan, self.steps = model, plan, steps
+        self.settings = plan.settings
+        self.state = CurriculumState()
+        self.objective = Objective(plan.stage.weigh(self.settings.objective), self.settings.model)
+        self.tree = TreeTensors(plan.inputs.tree, plan.held_out, plan.inputs.left_out)
+        self.tables = TextTables(plan.inputs, model.encoder.width)
+        self.validation = Validation(plan, self.tree, metrics)
+        self.last_good: str | None = None
+
+    def begin_epoch(self) -> CurriculumState:
+        """Makes ready what an epoch starts from; the state its batches are drawn by."""
+        # Dropout of an epoch depends on nothing but seed and epoch, so that a resumed run repeats it.
+        torch.manual_seed(self.settings.seed * 10_007 + self.current_epoch)
+        if not self.tables.fresh:
+            self.tables.renew(self.model)
+        self.tables.fresh = self.plan.frozen
+        self.model.train()
+        self.state.epoch = self.current_epoch
+        return self.state
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        terms = self.read_and_score(batch)
+        loss = self.objective.total(terms)
+        refuse_non_finite(self, loss, terms, batch)
+        self.state.count(batch["drawn"].cpu().numpy(), batch["short"].cpu().numpy())
+        values = {f"train/{name}": value.detach() for name, value in terms.items()} | {"train/loss": loss.detach()}
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+        return loss
+
+    def read_and_score(self, batch: Batch) -> dict[str, Tensor]:
+        """Reads the texts of a batch afresh and gives the terms of the objective, unweighted."""
+        short, long = self.tables.short.values, self.tables.long_values()
+        if self.plan.frozen:
+            queries = short[batch["query_row"]]
+        else:
+            texts = Ragged(batch["query_values"].cpu().numpy(), batch["query_offsets"].cpu().numpy())
+            known = (batch["query_row"] >= 0).nonzero().squeeze(-1)
+            queries = self.model.read_short(texts, self._base_vectors(texts, batch["query_row"]))
+            short = self.tables.short.replace(batch["query_row"][known], queries[known])
+            long |= self._read_live(batch["live"])
+        present = drop_channels(self.tables.present, self.settings.model.channel_dropout)
+        kept = torch.rand(len(present), 1, device=present.device) >= self.settings.model.offset_dropout
+        codes = self.tables.codes(short, long, present)
+        return self.objective(self.view(batch, queries, codes, short, self.model.offset * kept))
+
+    def view(self, batch: Batch, queries: Tensor, codes: CodeVectors, short: Tensor, offset: Tensor) -> View:
+        """What the losses see of a batch.
+
+        Args:
+            queries: (Q, width) vectors of the batch's queries.
+            codes: of all codes, with the channels that count.
+            short: (M, width) vectors of all short texts.
+            offset: (N, d + 1), those of the codes that count.
+        """
+        points, gate = self.model.fusion(codes.channels, codes.present, offset)
+        asked = None
+        if self.objective.weights.query and len(queries):
+            left = short[batch["left_row"]]
+            own = codes.leave_one_out(batch["query_code"], batch["left_channel"], left, batch["left_of"])
+            alone, _ = self.model.fusion(*own, offset[batch["query_code"]])
+            asked = Queries(
+                self.model.fusion.place_texts(queries), batch["query_code"], batch["query_under"], own=alone
+            )
+        return View(
+            space=self.model.fusion,
+            tree=self.tree,
+            points=points,
+            gate=gate,
+            pairs=pairs_of(batch),
+            queries=asked,
+            rows=batch["codes"],
+            counted=~self.tree.held_out[batch["codes"]],
+            spread=self.tree.trained,
+            unseen=self.tree.held_out,
+        )
+
+    def _base_vectors(self, texts: Ragged, row: Tensor) -> Tensor:
+        """What the base says of a batch's queries: kept of the table's texts, read of those that are made up."""
+        vectors = self.tables.base_short[row]
+        made_up = (row < 0).nonzero().squeeze(-1)
+        if len(made_up) and self.settings.model.base_share:
+            vectors[made_up] = self.model.base_vectors(texts.taken(made_up.cpu().numpy()))
+        return vectors
+
+    def _read_live(self, live: Tensor) -> dict[str, Tensor]:
+        """Tables of the long texts that learn, with those of the live codes read afresh."""
+        rows, long = live.cpu().numpy(), self.plan.inputs.long
+        return {
+            name: self.tables.long[name].replace(live, self.model.read(name, long[name], rows))
+            for name in LONG_CHANNELS
+            if self.model.encoder.learns(name) and len(rows)
+        }
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, _: int) -> None:
+        if not self.tables.fresh:
+            self.tables.renew(self.model)
+        values = self.validation(self.model, self.objective, self.tables, pairs_of(batch))
+        self.log_dict(values, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        return optimiser(self.model, self.objective, self.plan.stage, self.settings.training, self.steps)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Read with the weights that the run began with.
+        self.tables.fresh = False
+        self.state.load_state_dict(checkpoint["curriculum"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        learned = {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
+        trained = {f"model.{name}": value for name, value in self.model.trained_state().items()}
+        checkpoint["state_dict"] = trained | learned
+        checkpoint["curriculum"] = self.state.state_dict()
+        checkpoint["settings"] = self.settings.model_dump(mode="json")
+        checkpoint["stage"] = self.plan.stage.name
+        checkpoint["codes"] = self.model.codes
+
+
+def pairs_of(batch: Batch) -> CodePairs | None:
+    """The pairs of a batch, where it has any."""
+    if not len(batch["anchor"]):
+        return None
+    return CodePairs(batch["anchor"], batch["positive"], batch["negative"], batch["codes"])

@@ -1,0 +1,97 @@
+"""What all texts say at this moment: vectors of every text, of which a step replaces those that it has just read."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from naics_pipeline.text_model.model import CodeVectors, TextModel
+from naics_pipeline.text_model.tokens import LONG_CHANNELS
+from naics_pipeline.text_model.training.inputs import TrainingInputs
+
+
+class LiveTable(nn.Module):
+    """(rows, width) vectors; the only place where freshly read ones, with their gradient, join the others."""
+
+    values: Tensor
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.zeros(rows, width), persistent=False)
+
+    def renew(self, values: Tensor) -> None:
+        """Replaces the whole table."""
+        self.values.copy_(values)
+
+    def replace(self, rows: Tensor, fresh: Tensor) -> Tensor:
+        """The table with these rows replaced, with a gradient in `fresh`; the table keeps them without it.
+
+        Args:
+            rows: (n,) distinct indices.
+            fresh: (n, width).
+        """
+        live = self.values.index_copy(0, rows, fresh)
+        self.values = live.detach()
+        return live
+
+
+class LiveTables(nn.Module):
+    """One `LiveTable` for each channel of long texts, (rows, width) each."""
+
+    def __init__(self, names: Sequence[str], rows: int, width: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleDict({name: LiveTable(rows, width) for name in names})
+
+    def __getitem__(self, name: str) -> LiveTable:
+        table = self.tables[name]
+        assert isinstance(table, LiveTable)
+        return table
+
+
+class TextTables(nn.Module):
+    """What all texts said when they were last read: short ones, those of the long channels, and validation entries."""
+
+    present: Tensor
+    base_short: Tensor
+    example_rows: Tensor
+    example_code: Tensor
+
+    def __init__(self, inputs: TrainingInputs, width: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        examples = inputs.short.examples
+        constants = {
+            "present": torch.from_numpy(inputs.present),
+            "base_short": inputs.base_short,
+            "example_rows": torch.from_numpy(examples),
+            "example_code": torch.from_numpy(inputs.short.code[examples]),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+        self.short = LiveTable(len(inputs.short.kind), width)
+        self.long = LiveTables(LONG_CHANNELS, len(inputs.tree), width)
+        self.validation = LiveTable(len(inputs.validation), width)
+        self.fresh = False
+
+    @torch.no_grad()
+    def renew(self, model: TextModel) -> None:
+        """Reads every text anew."""
+        model.eval()
+        self.short.renew(model.read_short(self.inputs.short.tokens, self.base_short))
+        for name in LONG_CHANNELS:
+            self.long[name].renew(model.read(name, self.inputs.long[name]))
+        self.validation.renew(model.read_short(self.inputs.validation))
+        self.fresh = True
+
+    def long_values(self) -> dict[str, Tensor]:
+        """(N, width) by long channel."""
+        return {name: self.long[name].values for name in LONG_CHANNELS}
+
+    def codes(self, short: Tensor, long: dict[str, Tensor], present: Tensor) -> CodeVectors:
+        """What these values of the tables say of all codes."""
+        titles = short[: len(self.inputs.tree)]
+        return CodeVectors.of(titles, short[self.example_rows], self.example_code, long, present)
+
+    def code_vectors(self) -> CodeVectors:
+        """What the tables say of all codes."""
+        return self.codes(self.short.values, self.long_values(), self.present)
