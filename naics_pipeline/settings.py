@@ -192,7 +192,9 @@ class Graph(Section):
 
 class Evaluation(Section):
     baselines: bool = Field(True, description="TF-IDF, linear SVM and the frozen base model beside the embeddings")
-    cutoffs: tuple[int, ...] = (5, 10, 20)
+    cutoffs: tuple[int, ...] = Field(
+        (5, 10, 20), description="the k of ndcg@k; 10, which the gate reads, is always among them"
+    )
     labelled: str | None = Field(
         None, description="CSV of texts with their right codes (columns text, codes; codes separated by blanks)"
     )

@@ -10,6 +10,8 @@ from naics_pipeline.evaluation.distances import Distances
 from naics_pipeline.taxonomy.tree import LEVELS, Tree
 
 CUTOFFS = (5, 10, 20)
+MAIN_CUTOFF = 10
+"""Among the cutoffs whatever they are: the gate and the report's first table read ndcg@10."""
 _BLOCK = 512
 _BLOCK_ENTRIES = 2**21
 _GATHERED_ENTRIES = 2**20
@@ -29,9 +31,10 @@ def neighbour_scores(
     """`code_scores`, and the rank of each edge, seen from either end.
 
     Args:
+        cutoffs: the k of ndcg@k; 10 joins them where it is not among them.
         on_block: told the indices and the distances of each block of rows on the way.
     """
-    family = _Family.of(tree)
+    family, cutoffs = _Family.of(tree), sorted({*cutoffs, MAIN_CUTOFF})
     scores: dict[str, np.ndarray] = {}
     ranks: list[np.ndarray] = []
     for rows in _row_blocks(tree):
@@ -134,7 +137,7 @@ def _per_row(rows: int, row: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _neighbour_scores(block: np.ndarray, rows: np.ndarray, tree: Tree, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
     depth = tree.lca_depth_of(rows[:, None], np.arange(len(tree)))
     depth[np.arange(len(rows)), rows] = 0
-    k = min(max(*cutoffs, 10), len(tree) - 1)
+    k = min(max(cutoffs), len(tree) - 1)
     discount = 1 / np.log2(np.arange(k) + 2)
     gain, same_sector = _nearest_gains(block, (depth, depth > 0), k)
     ideal = np.zeros((len(rows), k))

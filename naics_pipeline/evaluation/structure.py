@@ -85,7 +85,7 @@ def structure_metrics(
             `PointDistances`, of which no matrix is made above `EXACT_CODES` codes.
         radii: (N,) distance of each code from the origin; without it no radius metrics.
         violation: largest |c⟨x, x⟩ + 1|; without it no manifold_violation_max.
-        cutoffs: the k of ndcg@k.
+        cutoffs: the k of ndcg@k; 10 is always among them.
         left_out: (N,) bool, codes that no training saw: parent_retrieval@1 of the deepest among them is given
             apart.
     """

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.evaluation import neighbours, structure
+from naics_pipeline.evaluation.compare import gate
 from naics_pipeline.evaluation.structure import (
     PointDistances,
     ceiling,
@@ -309,3 +310,17 @@ def test_twenty_thousand_codes_are_measured_in_bounded_memory(peak_memory: Calla
     d, t = PointDistances(space.points)[rows], tree.tree_distance_of(rows[:, None], np.arange(len(tree)))
     assert found["spearman_correlation"] == pytest.approx(spearmanr(d.ravel(), t.ravel()).statistic, abs=0.03)
     assert found["collapse"] is False
+
+
+@pytest.mark.parametrize("cutoffs", [(5,), (3, 20)])
+def test_the_gate_finds_its_metrics_whatever_the_cutoffs(cutoffs: tuple[int, ...]) -> None:
+    tree = random_tree(np.random.default_rng(0))
+    metrics = structure_metrics(
+        random_distances(np.random.default_rng(1), len(tree), ties=False), tree, cutoffs=cutoffs
+    )
+    assert {f"ndcg@{k}" for k in cutoffs} <= metrics.keys()
+    assert [rule.metric for rule in gate(metrics, metrics)] == [
+        "cophenetic_correlation",
+        "ndcg@10",
+        "parent_retrieval@1",
+    ]
