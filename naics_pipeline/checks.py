@@ -126,7 +126,8 @@ def pair_checks(
     if "distances" in made:
         distances = _frame(store, "distances")
         matrix = distance_matrix(distances, "tree_distance")
-        yield _result("distances", "every_pair_once", each_pair_once(distances), codes=len(matrix))
+        codes = _frame(store, "descriptions")["code"].sort()
+        yield _result("distances", "every_pair_once", each_pair_once(distances, codes), codes=len(codes))
         broken = four_point_violations(matrix, QUADRUPLES)
         yield _result("distances", "four_point_condition", broken == 0, quadruples=QUADRUPLES, violations=broken)
     if "relations" in made:
@@ -141,14 +142,15 @@ def misjudged_strangers(relations: pl.DataFrame) -> int:
     return relations.filter(across != (pl.col("relation_id") == UNRELATED)).height
 
 
-def each_pair_once(distances: pl.DataFrame) -> bool:
-    """Whether the rows are the upper triangle, in order, with a positive finite distance each."""
-    n = int(distances["idx_j"].max() or 0) + 1  # type: ignore[arg-type]
-    first, second = np.triu_indices(n, k=1)
+def each_pair_once(distances: pl.DataFrame, codes: pl.Series) -> bool:
+    """Whether the rows are the upper triangle of these codes, in order, with a positive finite distance each."""
+    first, second = np.triu_indices(len(codes), k=1)
     return (
         distances.height == len(first)
         and np.array_equal(distances["idx_i"], first)
         and np.array_equal(distances["idx_j"], second)
+        and distances["code_i"].equals(codes.gather(first))
+        and distances["code_j"].equals(codes.gather(second))
         and bool((distances["distance"].is_finite() & (distances["distance"] > 0)).all())
     )
 

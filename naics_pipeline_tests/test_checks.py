@@ -86,10 +86,14 @@ def test_what_census_says_twice_passes_and_is_counted(real_descriptions, real_en
 
 
 def test_a_pair_that_is_missing_double_or_not_a_number_is_found(few):
-    assert checks.each_pair_once(few)
-    assert not checks.each_pair_once(few.slice(1))
-    assert not checks.each_pair_once(pl.concat([few, few.head(1)]))
-    assert not checks.each_pair_once(few.with_columns(distance=pl.lit(float("nan"))))
+    codes = pl.concat([few["code_i"], few["code_j"].alias("code_i")]).unique().sort()
+    assert checks.each_pair_once(few, codes)
+    assert not checks.each_pair_once(few.slice(1), codes)
+    assert not checks.each_pair_once(pl.concat([few, few.head(1)]), codes)
+    assert not checks.each_pair_once(few.with_columns(distance=pl.lit(float("nan"))), codes)
+    without_the_last_code = few.filter(pl.col("code_j") != codes[-1])
+    assert not checks.each_pair_once(without_the_last_code, codes)
+    assert not checks.each_pair_once(few.with_columns(code_j=few["code_j"].reverse()), codes)
 
 
 def test_the_four_point_condition_tells_a_tree_from_a_ring(sample_distances):
