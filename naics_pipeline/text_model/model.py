@@ -153,6 +153,10 @@ class TextModel(nn.Module):
         points: Tensor = self.fusion(vectors.channels, vectors.present, offset)[0]
         return points
 
+    def encoder_state(self) -> dict[str, Tensor]:
+        """The part of `trained_state` that reads texts."""
+        return {name: value for name, value in self.trained_state().items() if name.startswith("encoder.")}
+
     def trained_state(self) -> dict[str, Tensor]:
         """The state without the frozen base, which the checkpoint names instead of holding it."""
         state = self.state_dict()

@@ -309,6 +309,31 @@ def test_a_stage_may_weigh_terms_anew_and_leave_the_adapters_alone(run, tiny_bas
     assert not torch.equal(before["model.offset"], after["model.offset"])
 
 
+def test_a_stage_that_leaves_the_adapters_alone_does_not_read_again_what_the_last_one_read(
+    run, tiny_base: Path, tmp_path: Path, monkeypatch
+) -> None:
+    settings = settings_of(tiny_base)
+    first = run(settings, ONE_EPOCH)
+    read, texts = TextModel.read_short, []
+
+    def counted(self, tokens, base=None):
+        texts.append(len(tokens))
+        return read(self, tokens, base)
+
+    monkeypatch.setattr(TextModel, "read_short", counted)
+    still = ONE_EPOCH.model_copy(update={"name": "still", "after": "first", "adapter_rate": 0.0})
+    kept = run(settings, still, start_from=first.best.parent)
+    assert max(texts) < len(first.places.codes)
+    for file in (tmp_path / "hidden").glob("read-*"):
+        file.unlink()
+    anew = run(settings, still, start_from=first.best.parent, place="anew")
+    assert max(texts) == len(first.places.codes)
+    np.testing.assert_allclose(kept.codes.points, anew.codes.points, rtol=1e-5)
+    other = run(settings.model_copy(update={"seed": 5}), ONE_EPOCH, place="other")
+    assert len(list((tmp_path / "hidden").glob("read-*"))) == 1
+    assert not np.allclose(other.places.points, first.places.points)
+
+
 # Ablations and embeddings
 
 
@@ -422,7 +447,8 @@ def test_what_the_base_says_is_computed_once_and_old_states_are_removed(
     def kept(settings: Settings) -> tuple[set[str], bool]:
         caplog.clear()
         run(settings, ONE_EPOCH)
-        return {path.name for path in (tmp_path / "hidden").iterdir()}, "Computing hidden states" in caplog.text
+        names = {path.name for path in (tmp_path / "hidden").iterdir() if not path.name.startswith("read-")}
+        return names, "Computing hidden states" in caplog.text
 
     settings = settings_of(tiny_base, CACHED)
     with caplog.at_level("INFO"):

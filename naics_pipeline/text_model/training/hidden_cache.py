@@ -1,9 +1,10 @@
-"""What the frozen part of the model says of texts, computed once and kept in files."""
+"""What a part of the model that rests says of texts, computed once and kept in files."""
 
 import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.tokens import Ragged
 
 logger = logging.getLogger(__name__)
+
+_READ = "read"
 
 
 class HiddenCache:
@@ -38,20 +41,46 @@ class HiddenCache:
         vectors = self._array("short", texts, lambda: model.base_vectors(texts).cpu().numpy())
         return torch.from_numpy(np.array(vectors, dtype=np.float32))
 
+    def short_vectors(self, model: TextModel, texts: Ragged, base: torch.Tensor) -> torch.Tensor:
+        """(n, width) what a model whose adapters rest says of short texts, with the base's own vectors (n, width)."""
+        place = self._read_by(model, texts)
+        if not place.is_file():
+            self.keep_short_vectors(model, texts, model.read_short(texts, base))
+        return torch.from_numpy(np.load(place))
+
+    def keep_short_vectors(self, model: TextModel, texts: Ragged, vectors: torch.Tensor) -> None:
+        """Keeps what a model has said of short texts, for stages that leave its adapters alone, and that only."""
+        place = self._read_by(model, texts)
+        for file in self.directory.glob(f"{_READ}-*.npy"):
+            if file != place:
+                file.unlink()
+        if not place.is_file():
+            self._write(place, vectors.float().cpu().numpy())
+
+    def _read_by(self, model: TextModel, texts: Ragged) -> Path:
+        weights = [value.cpu().numpy().tobytes() for _, value in sorted(model.encoder_state().items())]
+        return self._place(_READ, texts, model.settings.model.base_share, *weights)
+
+    def _place(self, name: str, texts: Ragged, *further: Any) -> Path:
+        key = fingerprint(texts.values.tobytes(), texts.offsets.tobytes(), self.weights, *further)
+        return self.directory / f"{name}-{key}.npy"
+
     def _array(self, name: str, texts: Ragged, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        key = fingerprint(texts.values.tobytes(), texts.offsets.tobytes(), self.weights)
-        place = self.directory / f"{name}-{key}.npy"
+        place = self._place(name, texts)
         self.used.add(place.name)
         if not place.is_file():
             logger.info("Computing hidden states of %s tokens once", f"{len(texts.values):,}")
-            with replacing(place) as temporary, temporary.open("wb") as file:
-                np.save(file, compute())
+            self._write(place, compute())
         # An empty file cannot be mapped.
         array: np.ndarray = np.load(place, mmap_mode="r" if len(texts.values) else None)
         return array
 
+    def _write(self, place: Path, array: np.ndarray) -> None:
+        with replacing(place) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
+
     def forget_others(self) -> None:
         """Removes what was kept of texts or of a base that are no longer used."""
         for file in self.directory.glob("*.npy"):
-            if file.name not in self.used:
+            if file.name not in self.used and not file.name.startswith(f"{_READ}-"):
                 file.unlink()

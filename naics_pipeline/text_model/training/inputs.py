@@ -79,6 +79,7 @@ class TrainingInputs:
         left_out: (N,) bool, codes that no training sees: neither their texts nor their pairs.
         tokenizer: of the base model, for texts that an epoch makes up.
         index_entries: all of them, of which the unseen ones are in no text that an epoch makes up.
+        cache: what has been read with weights that rest.
     """
 
     tree: Tree
@@ -92,6 +93,7 @@ class TrainingInputs:
     left_out: np.ndarray
     tokenizer: Any
     index_entries: pl.DataFrame
+    cache: HiddenCache
 
 
 def load_inputs(
@@ -137,6 +139,7 @@ def load_inputs(
         left_out=left_out,
         tokenizer=tokenizer,
         index_entries=index_entries,
+        cache=kept,
     )
 
 

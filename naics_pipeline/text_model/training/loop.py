@@ -166,6 +166,8 @@ def _result(module: StageModule, report: EpochReport, directory: Path) -> StageR
     if report.best_epoch() != len(report.history) - 1 or not module.tables.fresh:
         load_weights(model, directory / "best.ckpt")
         module.tables.renew(model)
+    short = module.tables.short.values
+    plan.inputs.cache.keep_short_vectors(model, plan.inputs.short.tokens, short)
     embedder = TextEmbedder(model, plan.settings, plan.stage.name, device)
     return StageResult(
         best=directory / "best.ckpt",
@@ -173,7 +175,7 @@ def _result(module: StageModule, report: EpochReport, directory: Path) -> StageR
         metrics=report.history[report.best_epoch()],
         history=report.history,
         codes=embedder.codes(plan.inputs.tree.codes, module.tables.code_vectors()),
-        places=places_of(embedder, plan.inputs, module.tables.short.values),
+        places=places_of(embedder, plan.inputs, short),
         embedder=embedder,
     )
 

@@ -42,7 +42,7 @@ class StageModule(pl.LightningModule):
         self.state = CurriculumState()
         self.objective = Objective(plan.stage.weigh(self.settings.objective), self.settings.model)
         self.tree = TreeTensors(plan.inputs.tree, plan.held_out, plan.inputs.left_out)
-        self.tables = TextTables(plan.inputs, model.encoder.width)
+        self.tables = TextTables(plan.inputs, model.encoder.width, resting=plan.frozen)
         self.validation = Validation(plan, self.tree, metrics)
         self.last_good: str | None = None
 

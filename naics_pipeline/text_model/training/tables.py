@@ -49,16 +49,20 @@ class LiveTables(nn.Module):
 
 
 class TextTables(nn.Module):
-    """What all texts said when they were last read: short ones, those of the long channels, and validation entries."""
+    """What all texts said when they were last read: short ones, those of the long channels, and validation entries.
+
+    Args:
+        resting: whether the adapters stay as they are: then what they said before need not be read again.
+    """
 
     present: Tensor
     base_short: Tensor
     example_rows: Tensor
     example_code: Tensor
 
-    def __init__(self, inputs: TrainingInputs, width: int) -> None:
+    def __init__(self, inputs: TrainingInputs, width: int, *, resting: bool) -> None:
         super().__init__()
-        self.inputs = inputs
+        self.inputs, self.resting = inputs, resting
         examples = inputs.short.examples
         constants = {
             "present": torch.from_numpy(inputs.present),
@@ -77,7 +81,11 @@ class TextTables(nn.Module):
     def renew(self, model: TextModel) -> None:
         """Reads every text anew."""
         model.eval()
-        self.short.renew(model.read_short(self.inputs.short.tokens, self.base_short))
+        tokens = self.inputs.short.tokens
+        if self.resting:
+            self.short.renew(self.inputs.cache.short_vectors(model, tokens, self.base_short))
+        else:
+            self.short.renew(model.read_short(tokens, self.base_short))
         for name in LONG_CHANNELS:
             self.long[name].renew(model.read(name, self.inputs.long[name]))
         self.validation.renew(model.read_short(self.inputs.validation))
