@@ -90,7 +90,7 @@ def _angles(distances: np.ndarray, tree: Tree) -> np.ndarray:
 
 
 def _wedge_widths(tree: Tree) -> np.ndarray:
-    """(N,) codes without children below each code, itself where it has none, damped so that small families stay seen."""
+    """(N,) codes without children below each code, itself where it has none, damped: small families stay seen."""
     leaves = np.zeros(len(tree))
     for code in np.argsort(-tree.level, kind="stable"):
         leaves[code] = max(leaves[code], 1)
