@@ -65,6 +65,8 @@ def test_config_prints_one_value_for_scripts(naics):
         (["config", "--profile", "nowhere"], "Known profiles"),
         (["evaluate", "nowhere.parquet"], "nowhere.parquet: no such file"),
         (["nearest", "1111", "--embeddings", "nowhere.parquet"], "nowhere.parquet: no such file"),
+        (["explore", "nowhere.parquet"], "nowhere.parquet: no such file"),
+        (["export", "out.parquet", "--embeddings", "nowhere.parquet"], "nowhere.parquet: no such file"),
         (["nearest", "1111", "--set", "data_dir=/nonexistent"], "text_embeddings"),
     ],
 )
@@ -152,3 +154,26 @@ def test_help_gives_examples(command):
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0
     assert "Examples: naics" in result.output
+
+
+def test_explore_writes_a_page_with_a_users_own_columns(naics, embeddings_file, tmp_path):
+    table, page = tmp_path / "wages.csv", tmp_path / "page.html"
+    table.write_text("code,wage\n11,1.5\n")
+    own = f"data_dir={tmp_path}"
+    code, out, err = naics("explore", embeddings_file, "--out", page, "--columns", table, "--set", own)
+    assert (code, err) == (0, "")
+    assert str(page) in out
+    assert '"label":"wage","kind":"number"' in page.read_text()
+    table.write_text("name,wage\n11,1.5\n")
+    assert "no column 'code'" in naics("explore", embeddings_file, "--out", page, "--columns", table, "--set", own)[2]
+    missing = naics("explore", embeddings_file, "--columns", tmp_path / "no.csv", "--set", own)[2]
+    assert "not a readable CSV or Parquet file" in missing
+
+
+def test_export_says_how_to_open_what_it_wrote(naics, embeddings_file, tmp_path):
+    for viewer, program, name in (("atlas", "embedding-atlas", "a.parquet"), ("projector", "tensorboard", "run")):
+        arguments = ("--to", viewer, "--embeddings", embeddings_file, "--set", f"data_dir={tmp_path}")
+        code, out, _ = naics("export", tmp_path / name, *arguments)
+        assert code == 0
+        assert out.startswith(program)
+        assert (tmp_path / name).exists()

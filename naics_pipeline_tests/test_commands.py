@@ -25,6 +25,7 @@ MADE_BY_TRIPLETS_PLUS = [
     "reports/text_metrics.json",
     "reports/refined_metrics.json",
     "reports/index.html",
+    "reports/explorer.html",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 TEXT_METRICS = "reports/text_metrics.json"
 REFINED_METRICS = "reports/refined_metrics.json"
 REPORT = "reports/index.html"
+EXPLORER = "reports/explorer.html"
 FROZEN_VECTORS = "frozen_vectors"
 READ_BY_EVALUATION = ("seed", "evaluation", "model.base", "model.base_sha256", "taxonomy")
 EXAMPLES, NEIGHBOURS = 3, 8
@@ -112,8 +114,9 @@ def evaluation_report(
     tracking: Tracking,
     descriptions: pl.DataFrame,
 ) -> dg.MaterializeResult:
-    """One HTML page that needs nothing beside itself: every table and picture of this state of the pipeline."""
+    """One HTML page with every table and picture of this state, and one to explore it; neither needs anything else."""
     from naics_pipeline.evaluation import summary
+    from naics_pipeline.evaluation.explorer.page import write_explorer
     from naics_pipeline.evaluation.report import read_metrics, write_report
     from naics_pipeline.taxonomy.triplets import hardness_table
 
@@ -132,8 +135,10 @@ def evaluation_report(
         write_report(store.path(REPORT), report_content(conf, store, spaces, descriptions, refinement, pictures))
         for name, png in pictures.items():
             run.log_bytes(png, f"plots/{name}.png")
-        run.log_bytes(store.path(REPORT).read_bytes(), "report.html")
-    store.publish(REPORT)
+        write_explorer(store.path(EXPLORER), explored(conf, store, spaces, descriptions, tree))
+        for name, logged in ((REPORT, "report.html"), (EXPLORER, "explorer.html")):
+            run.log_bytes(store.path(name).read_bytes(), logged)
+            store.publish(name)
     logger.info("report at %s", store.path(REPORT))
     return dg.MaterializeResult(
         metadata={**{name: picture(png) for name, png in pictures.items()}, **place(store, REPORT)},
@@ -204,7 +209,7 @@ def report_content(
         vintage=conf.settings.vintage,
         codes=descriptions.height,
         queries_count=text["queries"],
-        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        created=shown_now(),
         structure=measured | text["baselines"],
         ceiling=text["ceiling"],
         queries=measured | text["baselines"],
@@ -213,9 +218,34 @@ def report_content(
         comparisons=refined["comparisons"],
         gate=refined["gate"],
         pictures=pictures,
+        explorer=Path(EXPLORER).name,
         neighbours=neighbours(spaces["refined"], descriptions),
         settings=conf.settings.model_dump(mode="json"),
     )
+
+
+def explored(
+    conf: Config, store: Store, spaces: "Mapping[str, Embeddings]", descriptions: pl.DataFrame, tree: "Tree"
+) -> dict[str, Any]:
+    """What the page to explore shows: refined points and those of the text model, in which held-out texts are read."""
+    from naics_pipeline.evaluation.explorer.content import explorer_content
+    from naics_pipeline.evaluation.explorer.texts import SearchedTexts
+    from naics_pipeline.evaluation.glossary import VARIANTS
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    queries, places = (read_embeddings(store.local(name)) for name in (TEXT_QUERIES, PLACES))
+    return explorer_content(
+        {VARIANTS[name]: spaces[name] for name in ("refined", "text")},
+        descriptions,
+        tree,
+        texts=SearchedTexts.of(spaces["text"], queries, places),
+        about=f"NAICS {conf.settings.vintage} · source: {conf.settings.source} · {shown_now()}",
+    )
+
+
+def shown_now() -> str:
+    """The time, as a page shows when it was made."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def stage_file(store: Store, stage: str, name: str) -> Any:

@@ -1,11 +1,15 @@
-"""What the groups of commands share: options of the settings, and titles."""
+"""What the groups of commands share: options of the settings, titles, and files that belong together."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.storage import Store
+
+if TYPE_CHECKING:
+    from naics_pipeline.text_model.embeddings import Embeddings
 
 Profile = Annotated[
     str | None,
@@ -35,3 +39,14 @@ def titles_of(store: Store) -> dict[str, str]:
         return {}
     frame = pl.read_parquet(store.local("descriptions.parquet"), columns=["code", "title"])
     return dict(frame.iter_rows())
+
+
+def texts_beside(file: Path, embeddings: "Embeddings", kind: str) -> "Embeddings | None":
+    """Points of texts of the same run: queries, places or labelled texts."""
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    beside = file.with_name(file.name.replace("_embeddings", f"_{kind}"))
+    if beside == file or not beside.is_file():
+        return None
+    texts = read_embeddings(beside)
+    return texts if texts.metadata.get("run_id") == embeddings.metadata.get("run_id") else None

@@ -3,17 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from naics_pipeline import config
-from naics_pipeline.cli.common import Profile, Set, overrides
-
-if TYPE_CHECKING:
-    from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.cli.common import Profile, Set, overrides, texts_beside
 
 app = typer.Typer()
 
@@ -53,7 +50,9 @@ def evaluate(
     tree = Tree.from_codes(embeddings.codes.tolist())
     metrics = structure.evaluate_embeddings(embeddings, tree=tree, cutoffs=cutoffs)
     named = {"queries": queries, "places": places, "labelled": labelled}
-    beside = {kind: read_embeddings(path) if path else _beside(file, embeddings, kind) for kind, path in named.items()}
+    beside = {
+        kind: read_embeddings(path) if path else texts_beside(file, embeddings, kind) for kind, path in named.items()
+    }
     if (texts := beside.pop("queries")) is not None:
         metrics |= retrieval.evaluate_texts(embeddings, texts, **beside).metrics
     else:
@@ -66,17 +65,6 @@ def evaluate(
     for name, value in metrics.items():
         table.add_row(name, _short(value), _short(ceiling[name]) if name in ceiling else "")
     Console().print(table)
-
-
-def _beside(file: Path, embeddings: "Embeddings", kind: str) -> "Embeddings | None":
-    """Points of texts of the same run: queries, places or labelled texts."""
-    from naics_pipeline.text_model.embeddings import read_embeddings
-
-    beside = file.with_name(file.name.replace("_embeddings", f"_{kind}"))
-    if beside == file or not beside.is_file():
-        return None
-    texts = read_embeddings(beside)
-    return texts if texts.metadata.get("run_id") == embeddings.metadata.get("run_id") else None
 
 
 def _number(value: float) -> float | None:

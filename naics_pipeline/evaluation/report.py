@@ -63,6 +63,7 @@ class ReportContent:
         pictures: name → PNG; known names have captions.
         neighbours: heading → frame of nearest codes.
         settings: nested, as it ran.
+        explorer: the page to explore, as a link from here.
     """
 
     source: str
@@ -80,6 +81,7 @@ class ReportContent:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     neighbours: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    explorer: str | None = None
 
 
 def write_report(path: Path, content: ReportContent) -> None:

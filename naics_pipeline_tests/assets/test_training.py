@@ -131,11 +131,18 @@ def test_with_nothing_held_out_the_structure_is_measured_alone(tmp_path, tiny_ba
 
 def test_the_report_needs_nothing_beside_itself(trained_run, data_dir):
     page = (data_dir / "reports" / "index.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+    assert set(re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page)) == {"explorer.html"}
     pictures = [
         name for name, value in runs.metadata(trained_run, "evaluation_report").items() if "base64" in str(value)
     ]
     assert len(pictures) == page.count("<img") == 7
+
+
+def test_the_disk_to_explore_lies_beside_the_report(trained_run, data_dir):
+    page = (data_dir / "reports" / "explorer.html").read_text()
+    assert "Refined by the graph" in page
+    assert "Text model" in page
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
 
 
 @pytest.fixture

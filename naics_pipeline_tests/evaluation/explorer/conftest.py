@@ -1,0 +1,82 @@
+"""A small explorable page, and a browser to open it in."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from naics_pipeline.evaluation.explorer.content import explorer_content
+from naics_pipeline.evaluation.explorer.texts import SearchedTexts
+from naics_pipeline.geometry import lorentz
+from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.text_model.embeddings import Embeddings
+
+
+@pytest.fixture(scope="session")
+def space(sample_tree: Tree) -> Embeddings:
+    """Every code at its parent's place and a step on."""
+    generator = np.random.default_rng(0)
+    place = np.zeros((len(sample_tree), 8))
+    for code in np.argsort(sample_tree.level, kind="stable"):
+        parent = sample_tree.parent[code]
+        place[code] = (place[parent] if parent >= 0 else 0) + generator.normal(size=8) / 4
+    return Embeddings(sample_tree.codes, lorentz.exp0(torch.from_numpy(place), curvature=0.5).numpy(), 0.5)
+
+
+@pytest.fixture(scope="session")
+def searched(space: Embeddings) -> SearchedTexts:
+    """Three texts for each of ten codes; of the first code's one is taken for the second code's."""
+    candidates = space.codes[space.level == 6]
+    right = np.repeat(np.arange(10), 3)
+    probabilities = np.full((30, len(candidates)), 0.2 / (len(candidates) - 1))
+    found = right.copy()
+    found[0] = 1
+    probabilities[np.arange(30), found] = 0.8
+    texts = [f"text {row} </script><b>&" for row in range(30)]
+    return SearchedTexts(texts, candidates, right, probabilities)
+
+
+@pytest.fixture(scope="session")
+def content(
+    space: Embeddings, searched: SearchedTexts, sample_descriptions: pl.DataFrame, sample_tree: Tree
+) -> dict[str, Any]:
+    spaces = {"Refined": space, "Text model": space}
+    return explorer_content(spaces, sample_descriptions, sample_tree, texts=searched, about="sample </script> & more")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium of this machine; CHROMIUM names another."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to test pages in a browser")
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or name one in CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        # Chromium's own sandbox does not start for root.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        launched = driver.chromium.launch(executable_path=path, args=arguments)
+        yield launched
+        launched.close()
+
+
+class OpenPage:
+    """A page that was opened from a file, with what it said and what it asked for."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.path = path
+        self.page = browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+        # The last thing that the page fills in.
+        self.page.wait_for_selector("#codes tbody tr")
