@@ -19,7 +19,7 @@ from naics_pipeline.evaluation.summary import measure
 from naics_pipeline.settings import Settings
 from naics_pipeline.taxonomy.text import VALIDATION
 from naics_pipeline.text_model.base import locate
-from naics_pipeline.text_model.checkpoints import load_weights, read_checkpoint
+from naics_pipeline.text_model.checkpoints import BEST, load_weights, read_record
 from naics_pipeline.text_model.curriculum.stage import load_curriculum
 from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.inference import TextEmbedder
@@ -29,7 +29,7 @@ from naics_pipeline.text_model.training.inputs import TrainingInputs, load_input
 from naics_pipeline.text_model.training.loop import places_of
 from naics_pipeline.text_model.training.module import StageModule
 
-FIRST = "stages/00_short_text/best.ckpt"
+FIRST = f"stages/00_short_text/{BEST}"
 CURVES: dict[str, tuple[Any, ...]] = {
     "objective.hierarchy": (0.0, 0.1, 0.3, 0.5, 1.0, 3.0),
     "model.embedding_dim": (16, 32, 64, 128, 256),
@@ -55,7 +55,7 @@ class Bench:
         self.descriptions, self.entries, phrases = (pl.read_parquet(root / f"{name}.parquet") for name in names)
         self.checkpoint = root / FIRST
         # Only what the adapters say is taken over, so the checkpoint's own dimension counts here.
-        trained = Settings.model_validate(read_checkpoint(self.checkpoint)["settings"])
+        trained = Settings.model_validate(read_record(self.checkpoint)["settings"])
         model = self.model(trained)
         load_weights(model, self.checkpoint)
         self.inputs: TrainingInputs = load_inputs(
@@ -106,7 +106,8 @@ def train(module: StageModule) -> None:
     module.model.train()
     for number in range(module.plan.stage.epochs):
         torch.manual_seed(number)
-        for batch in epoch(module.plan, CurriculumState(number)):
+        for position, batch in enumerate(epoch(module.plan, CurriculumState(number))):
+            module.on_train_batch_start(batch, position)
             optimizer.zero_grad()
             module.objective.total(module.read_and_score(batch)).backward()
             torch.nn.utils.clip_grad_norm_(module.model.parameters(), module.settings.training.gradient_clip)

@@ -94,7 +94,7 @@ class Model(Section):
     edge_length: float = Field(0.5, gt=0, description="where the learned length of an edge of the tree starts")
     curvature: float = Field(1.0, ge=0.1, le=10)
     learn_curvature: bool = False
-    max_radius: float = Field(8.0, gt=0)
+    max_radius: float = Field(8.0, gt=0, le=12, description="bound of the points' radius, in units of 1/sqrt(c)")
 
 
 class Objective(Section):
@@ -106,11 +106,11 @@ class Objective(Section):
     radius: float = Field(0.05, ge=0)
     balance: float = Field(0.2, ge=0)
     contrastive_loss: Literal["dcl", "infonce"] = "dcl"
-    temperature: float = Field(0.5, gt=0)
+    temperature: float = Field(0.5, ge=0.01, le=10)
     learn_temperature: bool = Field(False, description="temperature is where a learned one starts")
     margin: float = Field(0.5, ge=0, description="norm-adaptive margin: this times sech(radius of the anchor)")
     in_batch_negatives: bool = Field(False, description="codes of the batch beyond the positive join in")
-    query_temperature: float = Field(0.25, gt=0)
+    query_temperature: float = Field(0.25, ge=0.01, le=10)
     learn_query_temperature: bool = Field(True, description="query_temperature is where a learned one starts")
     query_smoothing: float = Field(0.1, ge=0, lt=1, description="share of a query's target given to relatives")
     query_margin: float = Field(0.5, ge=0, description="how much nearer a code that Census warns of is made to look")
@@ -162,7 +162,9 @@ class Graph(Section):
     attention_dim: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     offset_dropout: float = Field(0.1, ge=0, lt=1, description="share of codes placed without their offset in a step")
-    max_radius: float = Field(8.0, gt=0, description="bound of the refined points' radius, in units of 1/sqrt(c)")
+    max_radius: float = Field(
+        8.0, gt=0, le=12, description="bound of the refined points' radius, in units of 1/sqrt(c)"
+    )
     radii: Literal["level", "free"] = Field(
         "level", description="level: the codes of a level lie on one sphere; free: each code has a radius of its own"
     )

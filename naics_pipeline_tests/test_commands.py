@@ -159,12 +159,12 @@ def test_training_goes_on_after_a_kill(environment, tmp_path):
         time.sleep(0.1)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    assert not (data / "stages" / "01_only" / "best.ckpt").exists()
+    assert not (data / "stages" / "01_only" / "best.safetensors").exists()
 
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "goes on from its last finished epoch" in result.stderr + result.stdout
-    assert (data / "stages" / "01_only" / "best.ckpt").is_file()
+    assert (data / "stages" / "01_only" / "best.safetensors").is_file()
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         assert [run.status.value for run in instance.get_runs()] == ["SUCCESS", "FAILURE"]
         assert instance.event_log_storage.get_concurrency_info("gpu").claimed_slots == []

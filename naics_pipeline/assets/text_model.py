@@ -14,6 +14,7 @@ from naics_pipeline.errors import SettingsError
 from naics_pipeline.resources import Accelerator, Tracking
 from naics_pipeline.storage import Store, fingerprint
 from naics_pipeline.text_model.curriculum.stage import Stage, load_curriculum
+from naics_pipeline.text_model.version import code_version
 
 if TYPE_CHECKING:
     from naics_pipeline.text_model.embeddings import Embeddings
@@ -51,7 +52,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         group_name="text_model",
         kinds={"pytorch", "mlflow"},
         owners=OWNERS,
-        code_version=f"{version(2, *READ_BY_TRAINING)}.{fingerprint(stage.model_dump(mode='json'))}",
+        code_version=f"{version(3, *READ_BY_TRAINING)}.{fingerprint(code_version(), stage.model_dump(mode='json'))}",
         deps=["triplets", "token_cache", *([f"stage_{stage.after}"] if stage.after else [])],
         pool="gpu",
     )
@@ -140,12 +141,13 @@ def text_embeddings(
     Beside it text_places.parquet, the titles, entries and sentences below the codes; text_queries.parquet, the index
     entries that no training saw, to be searched among them; and text_labelled.parquet where evaluation.labelled is set.
     """
+    from naics_pipeline.text_model.checkpoints import BEST
     from naics_pipeline.text_model.embeddings import read_embeddings, write_embeddings
 
     last = f"stages/{STAGES[-1].name}"
     found = {name: read_embeddings(store.local(f"{last}/{name}")) for name in (NAME, PLACES, QUERIES)}
     if conf.settings.evaluation.labelled:
-        found[LABELLED] = labelled_texts(conf, store.local(last) / "best.ckpt")
+        found[LABELLED] = labelled_texts(conf, store.local(last) / BEST)
     else:
         store.remove(LABELLED)
     for name, points in found.items():

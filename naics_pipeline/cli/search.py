@@ -49,6 +49,7 @@ def search(
     import polars as pl
 
     from naics_pipeline.search import free_text
+    from naics_pipeline.text_model.checkpoints import BEST
     from naics_pipeline.text_model.embeddings import read_embeddings
     from naics_pipeline.text_model.inference import TextEmbedder
 
@@ -58,7 +59,7 @@ def search(
         read_embeddings(store.local(f"text_{kind}.parquet")) for kind in ("embeddings", "places", "queries")
     )
     stage = store.local(f"stages/{space.metadata['stage']}")
-    embedder = TextEmbedder.load(stage / "best.ckpt", settings.accelerator)
+    embedder = TextEmbedder.load(stage / BEST, settings.accelerator)
     rows = embedder.embed_rows(pl.DataFrame({"text": texts, "code": ""}))
     titles = titles_of(store)
     table = Table("text", "code", "title", "distance")

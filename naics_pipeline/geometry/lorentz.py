@@ -5,6 +5,8 @@ first. Distances are formed from radius and direction, not from the ambient inne
 acosh(-c <u, v>) loses every digit from radius 8 on, the polar form stays right to radius 12.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,10 +58,40 @@ def radius(x: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
     return torch.asinh(root * norm(x[..., 1:])).squeeze(-1) / root
 
 
-def bound_radius(v: Tensor, max_radius: float) -> Tensor:
-    """Shortens tangent vectors (..., d) smoothly so that |v| < R: r = R tanh(|v| / R)."""
+def bound_radius(v: Tensor, max_radius: float, *, curvature: Curvature = 1.0) -> Tensor:
+    """Shortens tangent vectors (..., d) smoothly so that |v| < R/√c: r = R/√c tanh(√c |v| / R).
+
+    √c times the radius, not the radius, decides which digits are left of a distance.
+    """
+    bound = max_radius / _sqrt_curvature(curvature, v)
     length = norm(v)
-    return v * (max_radius * torch.tanh(length / max_radius) / length)
+    return v * (bound * torch.tanh(length / bound) / length)
+
+
+class _Bounded(torch.autograd.Function):
+    """`bounded`."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(value)
+        ctx.low, ctx.high = low, high
+        return value.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (value,) = ctx.saved_tensors
+        outwards = ((value <= ctx.low) & (gradient > 0)) | ((value >= ctx.high) & (gradient < 0))
+        return gradient.masked_fill(outwards, 0), None, None
+
+
+def bounded(value: Tensor, low: float, high: float) -> Tensor:
+    """`clamp` whose gradient vanishes only where a step of descent would lead further out: what is learned comes back.
+
+    The gradient of `clamp` is zero beyond a bound whichever way it points, and so is that of a value that rounding put
+    there.
+    """
+    clamped: Tensor = _Bounded.apply(value, low, high)
+    return clamped
 
 
 def _polar(x: Tensor, curvature: Curvature) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -10,12 +10,6 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.graph_model.graph import ROLES
 
 
-def bounded(v: Tensor, curvature: Tensor, max_radius: float) -> Tensor:
-    """Tangent vectors (..., d) kept smoothly below `max_radius`, which counts in units of 1/√c."""
-    root = curvature.sqrt()
-    return lorentz.bound_radius(v * root, max_radius) / root
-
-
 class LorentzAttention(MessagePassing):
     """One round of messages: linear map on tangent vectors, attention, weighted Lorentz centroid, residual.
 
@@ -42,7 +36,8 @@ class LorentzAttention(MessagePassing):
 
     def forward(self, v: Tensor, graph: Data, curvature: Tensor) -> Tensor:
         """Tangent vectors at the origin, (N, d) to (N, d)."""
-        points = lorentz.exp0(bounded(self.linear(v), curvature, self.max_radius), curvature=curvature)
+        mapped = lorentz.bound_radius(self.linear(v), self.max_radius, curvature=curvature)
+        points = lorentz.exp0(mapped, curvature=curvature)
         attention = self.attention(v, graph)
         heard = self.propagate(graph.edge_index, points=points, attention=attention)
         centroid = lorentz.project(heard, curvature=curvature)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.graph_model.layers import LorentzAttention, bounded
+from naics_pipeline.graph_model.layers import LorentzAttention
 from naics_pipeline.settings import Graph
 
 MIN_CURVATURE, MAX_CURVATURE = 0.1, 10.0
@@ -75,7 +75,7 @@ class HyperbolicGCN(nn.Module):
             v = layer(v, graph, curvature)
         if self.radii == "level":
             v = self._on_spheres(v)
-        return lorentz.exp0(bounded(v, curvature, self.max_radius), curvature=curvature)
+        return lorentz.exp0(lorentz.bound_radius(v, self.max_radius, curvature=curvature), curvature=curvature)
 
     def _offsets(self) -> Tensor:
         present = self.with_offset

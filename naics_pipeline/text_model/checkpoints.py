@@ -1,63 +1,66 @@
-"""Checkpoints: the trained weights of a stage, and the record beside them."""
+"""Checkpoints of a stage: one safetensors file holds the trained tensors and, as JSON in its header, all the rest."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from naics_pipeline.errors import ModelError
+from naics_pipeline.storage import replacing
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.objective import Objective
 
+BEST, LAST = "best.safetensors", "last.safetensors"
+_HEADER = "naics-pipeline"
 
-def read_stage(directory: Path) -> dict[str, Any]:
-    """What settings.yaml of a finished stage records: key, stage, settings, metrics.
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a stage has learned.
+
+    Attributes:
+        tensors: by name, model.* and objective.*; the frozen base is not among them.
+        record: key (of all that the stage depends on), stage, settings, codes, epoch, metrics; plain values.
+    """
+
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: TextModel, objective: Objective, record: dict[str, Any]) -> "Checkpoint":
+        tensors = {f"model.{name}": value for name, value in model.trained_state().items()}
+        tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
+        return cls(tensors, {"codes": model.codes, **record})
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors below a name, by their names there."""
+        return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes it as one file, which takes its place in one step."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(checkpoint.record)}))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The content of a checkpoint, on the CPU; nothing in it is run.
 
     Raises:
-        ModelError: the stage has not been trained.
+        ModelError: there is none, or it is damaged.
     """
-    path = directory / "settings.yaml"
-    if not path.is_file() or not (directory / "best.ckpt").is_file():
-        raise ModelError(
-            f"{directory}: this stage has no finished checkpoint. Materialize stage_{directory.name} first."
-        )
-    record: dict[str, Any] = yaml.safe_load(path.read_text())
-    return record
+    record = read_record(path)
+    with safe_open(path, framework="pt") as file:
+        return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, record)  # noqa: SIM118
 
 
-def load_weights(model: TextModel, checkpoint: Path) -> None:
-    """Puts the trained weights of a checkpoint into a model with the same settings and codes.
-
-    Raises:
-        ModelError: the file cannot be read, or was trained with another shape of model or for other codes.
-    """
-    content = read_checkpoint(checkpoint)
-    if content.get("codes") != model.codes:
-        raise ModelError(f"{checkpoint}: trained for other codes than these. Train the stages before it again.")
-    state = {name: value for name, value in _part(content["state_dict"], "model.").items() if name[:4] != "log_"}
-    expected = {name: value.shape for name, value in model.trained_state().items()}
-    if {name: value.shape for name, value in state.items()} != expected:
-        raise ModelError(
-            f"{checkpoint}: trained with other model settings ({content['settings']['model']}). "
-            "Train the stages before it again, or go back to those settings."
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def load_objective(objective: Objective, checkpoint: Path) -> None:
-    """Puts the learned scalars of a checkpoint into an objective."""
-    objective.load_state_dict(_part(read_checkpoint(checkpoint)["state_dict"], "objective."))
-
-
-def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU.
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a checkpoint alone.
 
     Raises:
         ModelError: there is none, or it is damaged.
@@ -65,7 +68,41 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint. Materialize the stage that writes it first.")
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
+        with safe_open(path, framework="pt") as file:
+            record: dict[str, Any] = json.loads((file.metadata() or {})[_HEADER])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: the checkpoint is damaged ({error}). Materialize its stage again.") from error
-    return content
+    return record
+
+
+def read_stage(directory: Path) -> dict[str, Any]:
+    """What the best checkpoint of a finished stage records: key, stage, settings, codes, epoch, metrics.
+
+    Raises:
+        ModelError: the stage has not been trained.
+    """
+    if not (directory / BEST).is_file():
+        raise ModelError(
+            f"{directory}: this stage has no finished checkpoint. Materialize stage_{directory.name} first."
+        )
+    return read_record(directory / BEST)
+
+
+def load_weights(model: TextModel, path: Path) -> Checkpoint:
+    """Puts the trained weights of a checkpoint into a model with the same settings and codes.
+
+    Raises:
+        ModelError: the file cannot be read, or was trained with another shape of model or for other codes.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.record.get("codes") != model.codes:
+        raise ModelError(f"{path}: trained for other codes than these. Train the stages before it again.")
+    state = checkpoint.part("model.")
+    expected = {name: value.shape for name, value in model.trained_state().items()}
+    if {name: value.shape for name, value in state.items()} != expected:
+        raise ModelError(
+            f"{path}: trained with other model settings ({checkpoint.record['settings']['model']}). "
+            "Train the stages before it again, or go back to those settings."
+        )
+    model.load_state_dict(state, strict=False)
+    return checkpoint

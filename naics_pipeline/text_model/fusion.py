@@ -9,6 +9,7 @@ from naics_pipeline.text_model.tokens import CHANNELS
 
 # Edges from the root to a six-digit code, with the first one longer: radius of a leaf where an edge has length 1.
 _LEAF_RADIUS = 5.3
+CURVATURES = (0.1, 10.0)
 
 
 class MixtureOfExperts(nn.Module):
@@ -100,8 +101,8 @@ class Fusion(nn.Module):
 
     @property
     def curvature(self) -> Tensor:
-        """c of a space with sectional curvature -c, kept in [0.1, 10] with a gradient inside."""
-        return self.log_curvature.exp().clamp(0.1, 10.0)
+        """c of a space with sectional curvature -c, kept in [0.1, 10]."""
+        return lorentz.bounded(self.log_curvature.exp(), *CURVATURES)
 
     def forward(self, channels: Tensor, present: Tensor, offset: Tensor) -> tuple[Tensor, Tensor | None]:
         """Points of n codes.
@@ -135,10 +136,11 @@ class Fusion(nn.Module):
 
     def _at(self, direction: Tensor, log_radius: Tensor) -> Tensor:
         tangent = log_radius.exp() * direction / lorentz.norm(direction)
-        tangent = lorentz.bound_radius(tangent, self.settings.max_radius)
         if self.settings.geometry == "euclidean":
-            return tangent
-        return lorentz.exp0(tangent, curvature=self.curvature)
+            return lorentz.bound_radius(tangent, self.settings.max_radius)
+        curvature = self.curvature
+        tangent = lorentz.bound_radius(tangent, self.settings.max_radius, curvature=curvature)
+        return lorentz.exp0(tangent, curvature=curvature)
 
     def distances(self, u: Tensor, v: Tensor) -> Tensor:
         """Distances of the geometry between all rows of u (n, ·) and of v (m, ·): (n, m)."""

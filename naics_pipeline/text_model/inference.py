@@ -11,7 +11,7 @@ from torch import Tensor
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Settings
 from naics_pipeline.text_model.base import load_tokenizer, locate
-from naics_pipeline.text_model.checkpoints import load_weights, read_checkpoint
+from naics_pipeline.text_model.checkpoints import load_weights, read_record
 from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.model import CodeVectors, TextModel
@@ -37,11 +37,11 @@ class TextEmbedder:
         Raises:
             ModelError: the checkpoint or its base model cannot be used.
         """
-        content = read_checkpoint(checkpoint)
-        settings = Settings.model_validate(content["settings"])
-        model = TextModel(locate(settings.model.base, settings.model.base_sha256), settings, content["codes"])
+        record = read_record(checkpoint)
+        settings = Settings.model_validate(record["settings"])
+        model = TextModel(locate(settings.model.base, settings.model.base_sha256), settings, record["codes"])
         load_weights(model, checkpoint)
-        return cls(model, settings, content["stage"], resolve(accelerator))
+        return cls(model, settings, record["stage"]["name"], resolve(accelerator))
 
     @property
     def curvature(self) -> float:

@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Model
 from naics_pipeline.settings import Objective as Weights
 from naics_pipeline.text_model.losses import LOSSES
 from naics_pipeline.text_model.losses.view import View
+
+TEMPERATURES = (0.01, 10.0)
 
 
 class Objective(nn.Module):
@@ -36,12 +39,12 @@ class Objective(nn.Module):
     @property
     def temperature(self) -> Tensor:
         """τ of the contrastive term; without a bound a learned one would fall to 0, where the loss has no minimum."""
-        return self.log_temperature.exp().clamp(0.01, 10.0)
+        return lorentz.bounded(self.log_temperature.exp(), *TEMPERATURES)
 
     @property
     def query_temperature(self) -> Tensor:
         """τ of the query term."""
-        return self.log_query_temperature.exp().clamp(0.01, 10.0)
+        return lorentz.bounded(self.log_query_temperature.exp(), *TEMPERATURES)
 
     def weight(self, name: str) -> float:
         """Of one term."""

@@ -116,6 +116,21 @@ def test_radius_is_bounded_smoothly() -> None:
     assert lengths[0] == pytest.approx(0.01, rel=1e-4)
     assert (lengths.diff() > 0).all()
     assert lengths[-1] <= 8.0
+    # In units of 1/√c.
+    torch.testing.assert_close(
+        lorentz.bound_radius(v / 10**0.5, 8.0, curvature=10.0).norm(dim=-1), lengths / 10**0.5, rtol=1e-9, atol=0
+    )
+
+
+@pytest.mark.parametrize("value", [0.05, 0.1, 1.0, 10.0, 12.0])
+@pytest.mark.parametrize("target", [0.01, 1.0, 20.0])
+def test_a_bounded_value_can_always_come_back(value: float, target: float) -> None:
+    x = torch.tensor(value, requires_grad=True)
+    bounded = lorentz.bounded(x, 0.1, 10.0)
+    assert bounded.item() == pytest.approx(min(max(value, 0.1), 10.0))
+    (bounded - target).square().backward()
+    outwards = (value <= 0.1 and target < 0.1) or (value >= 10 and target > 10)
+    assert x.grad.item() == pytest.approx(0 if outwards else 2 * (bounded.item() - target), rel=1e-5)
 
 
 def test_poincare_keeps_distances() -> None:

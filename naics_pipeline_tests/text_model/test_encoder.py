@@ -219,6 +219,20 @@ def test_experts_match_their_definition() -> None:
         torch.testing.assert_close(out[row], expected)
 
 
+@pytest.mark.parametrize("curvature", [0.1, 1.0, 10.0])
+def test_points_at_the_bound_of_the_radius_are_exact_whatever_the_curvature(curvature: float) -> None:
+    fusion = Fusion(8, Model(curvature=curvature, learn_curvature=True, embedding_dim=4, expert_dim=8)).eval()
+    torch.nn.init.constant_(fusion.log_text_radius, 6.0)
+    points = fusion.place_texts(torch.randn(20, 8))
+    torch.testing.assert_close(fusion.radii(points), torch.full((20,), 8 / curvature**0.5), rtol=1e-4, atol=0)
+    exact = lorentz.from_spatial(points[:, 1:].double(), curvature=curvature)
+    assert lorentz.violation(exact, curvature=curvature).max() < 1e-6
+    distances = fusion.distances(points, points)
+    distances.sum().backward()
+    assert torch.isfinite(fusion.log_curvature.grad)
+    assert torch.isfinite(distances).all()
+
+
 @pytest.mark.parametrize("fusion", ["moe", "linear"])
 @pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
 def test_an_absent_channel_counts_as_its_learned_vector(fusion: str, geometry: str) -> None:

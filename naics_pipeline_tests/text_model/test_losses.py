@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from naics_pipeline.text_model.losses.balance import balance_loss
+from naics_pipeline.text_model.losses.balance import balance_loss, choices
 from naics_pipeline.text_model.losses.contrastive import contrastive_loss, norm_adaptive_margin
 from naics_pipeline.text_model.losses.hierarchy import hierarchy_loss
 from naics_pipeline.text_model.losses.query import query_loss, query_targets, rank_of_truth
@@ -61,6 +61,14 @@ def test_balance_is_one_when_balanced_and_e_when_collapsed() -> None:
     collapsed = torch.eye(4)[[0]].repeat(12, 1)
     assert balance_loss(balanced, 1).item() == pytest.approx(1)
     assert balance_loss(collapsed, 1).item() == pytest.approx(4)
+
+
+def test_experts_that_earlier_batches_of_a_step_chose_count_in_the_balance() -> None:
+    first, second = torch.rand(12, 4).softmax(-1), torch.rand(8, 4).softmax(-1)
+    before = choices(first, 2)
+    assert before.sum() == 24
+    share = (before + choices(second, 2)) / 40
+    assert balance_loss(second, 2, before).item() == pytest.approx(float(4 * (share * second.mean(0)).sum()), rel=1e-5)
 
 
 def test_query_targets_are_sharp_at_a_leaf_and_even_over_a_broad_codes_leaves() -> None:

@@ -23,6 +23,8 @@ from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.objective import Objective
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT
 from naics_pipeline.text_model.training import loop
+from naics_pipeline.text_model.training import run as training_run
+from naics_pipeline.text_model.training.run import stage_key
 from naics_pipeline_tests.conftest import REPOSITORY
 from naics_pipeline_tests.text_model.small import CACHED, ONE_EPOCH, STAGE, changed, settings_of
 
@@ -31,7 +33,7 @@ NO_PHRASES = pl.DataFrame(schema={"phrase": pl.String, "code": pl.String, "under
 
 
 def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return torch.load(checkpoint, weights_only=True)["state_dict"]
+    return checkpoints.read_checkpoint(checkpoint).tensors
 
 
 def trained_terms(result: loop.StageResult) -> set[str]:
@@ -110,6 +112,14 @@ def test_the_same_seed_gives_the_same_history_and_another_another(run, finished,
     assert losses(other)[0] != losses(finished)[0]
 
 
+def test_the_rate_falls_to_zero_with_the_last_step_of_the_optimiser(run, tiny_base: Path) -> None:
+    # Four batches an epoch, of which the optimiser makes two steps.
+    settings = changed(settings_of(tiny_base), "training", accumulate=3)
+    rates = [values["learning_rate"] for values in run(settings).history]
+    assert rates[0] > rates[1] > 1e-4
+    assert rates[2] == pytest.approx(0, abs=1e-9)
+
+
 # Interruptions
 
 
@@ -131,7 +141,7 @@ def test_a_run_goes_on_from_its_last_epoch_even_if_an_earlier_one_was_the_best(
     assert epochs == [2]
     # The best is remembered, too.
     assert result.metrics["val/loss"] == 1.0
-    best, last = (torch.load(path, weights_only=True)["epoch"] for path in (result.best, result.last))
+    best, last = (checkpoints.read_record(path)["epoch"] for path in (result.best, result.last))
     assert (best, last) == (0, 2)
 
 
@@ -205,7 +215,7 @@ loop.train_stage(
 def test_other_settings_do_not_resume_and_a_finished_stage_stays_until_the_next_is_done(
     run, stage_directory: Path, tiny_base: Path
 ) -> None:
-    before = (stage_directory / "best.ckpt").read_bytes()
+    before = (stage_directory / checkpoints.BEST).read_bytes()
 
     def stop(epoch: int, values: dict[str, float]) -> None:
         if epoch == 1:
@@ -213,13 +223,54 @@ def test_other_settings_do_not_resume_and_a_finished_stage_stays_until_the_next_
 
     with pytest.raises(OSError, match="pulled"):
         run(settings_of(tiny_base, hierarchy=2.0), on_epoch=stop)
-    assert (stage_directory / "best.ckpt").read_bytes() == before
+    assert (stage_directory / checkpoints.BEST).read_bytes() == before
     assert len(list(stage_directory.glob(".unfinished-*"))) == 1
     epochs: list[int] = []
     run(settings_of(tiny_base, hierarchy=3.0), on_epoch=lambda epoch, values: epochs.append(epoch))
     assert epochs == [0, 1, 2]
-    assert (stage_directory / "best.ckpt").read_bytes() != before
+    assert (stage_directory / checkpoints.BEST).read_bytes() != before
     assert not list(stage_directory.glob(".unfinished-*"))
+
+
+@pytest.mark.parametrize("at", [checkpoints.BEST, "settings.yaml"])
+def test_a_run_that_dies_while_its_stage_takes_its_place_leaves_the_old_or_the_new_one(
+    run, stage_directory: Path, tiny_base: Path, monkeypatch, at: str
+) -> None:
+    old = checkpoints.read_stage(stage_directory)["key"]
+    settings = settings_of(tiny_base, hierarchy=2.0)
+
+    def replacing(path: Path):
+        if path.name == at:
+            raise OSError("pulled the plug")
+        return whole(path)
+
+    whole = training_run.replacing
+    monkeypatch.setattr(training_run, "replacing", replacing)
+    with pytest.raises(OSError, match="pulled"):
+        run(settings)
+    monkeypatch.undo()
+    left = checkpoints.read_stage(stage_directory)
+    assert (left["key"] == old) == (at == checkpoints.BEST)
+    epochs: list[int] = []
+    result = run(settings, on_epoch=lambda epoch, values: epochs.append(epoch))
+    # Nothing is trained again.
+    assert epochs == []
+    assert len(result.history) == 3
+    record = checkpoints.read_stage(stage_directory)
+    assert record["key"] != old
+    assert record["metrics"] == result.metrics
+    assert not list(stage_directory.glob(".*finished-*"))
+
+
+def test_an_unfinished_run_is_its_owners_alone(run, tiny_base: Path, tmp_path: Path) -> None:
+    def stop(epoch: int, values: dict[str, float]) -> None:
+        if epoch == 1:
+            raise OSError("pulled the plug")
+
+    with pytest.raises(OSError, match="pulled"):
+        run(settings_of(tiny_base), on_epoch=stop)
+    (work,) = (tmp_path / "stages" / "first").glob(".unfinished-*")
+    assert work.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(run, tiny_base: Path, monkeypatch) -> None:
@@ -239,6 +290,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(run, tiny_base: 
     assert "on a batch of codes " in message
     good = Path(message.split("Last good checkpoint: ")[1].split(". Lower")[0])
     assert good.is_file()
+    # A resumed run knows it from the first batch on.
+    steps[:] = [True] * 5
+    with pytest.raises(TrainingError, match=rf"epoch 1: .*Last good checkpoint: {good}"):
+        run(settings_of(tiny_base))
 
 
 def test_a_bucket_that_falls_short_is_warned_of(run, tiny_base: Path, caplog) -> None:
@@ -259,19 +314,26 @@ def test_the_next_stage_starts_from_the_weights_of_the_one_before(run, finished,
         torch.testing.assert_close(second[name], value, msg=name, atol=1e-6, rtol=1e-4)
 
 
-def test_a_stage_is_known_by_all_that_it_depends_on(frames, tiny_base: Path) -> None:
+def test_a_stage_is_known_by_all_that_it_depends_on(frames, tiny_base: Path, tmp_path: Path, monkeypatch) -> None:
     settings = settings_of(tiny_base)
     keys = [
-        loop.stage_key(STAGE, settings, frames, None),
-        loop.stage_key(ONE_EPOCH, settings, frames, None),
-        loop.stage_key(STAGE, settings, frames, "earlier"),
-        loop.stage_key(STAGE, changed(settings, "model", base_share=0.1), frames, None),
-        loop.stage_key(STAGE, changed(settings, "tokens", short=13), frames, None),
-        loop.stage_key(STAGE, settings, frames | {"phrases": frames["phrases"][1:]}, None),
+        stage_key(STAGE, settings, frames, tiny_base, None),
+        stage_key(ONE_EPOCH, settings, frames, tiny_base, None),
+        stage_key(STAGE, settings, frames, tiny_base, "earlier"),
+        stage_key(STAGE, changed(settings, "model", base_share=0.1), frames, tiny_base, None),
+        stage_key(STAGE, changed(settings, "tokens", short=13), frames, tiny_base, None),
+        stage_key(STAGE, settings, frames | {"phrases": frames["phrases"][1:]}, tiny_base, None),
     ]
+    monkeypatch.setattr(training_run, "code_version", lambda: "another loss")
+    keys.append(stage_key(STAGE, settings, frames, tiny_base, None))
+    monkeypatch.undo()
+    other_base = shutil.copytree(tiny_base, tmp_path / "base")
+    with (other_base / "model.safetensors").open("ab") as file:
+        file.write(b"tuned")
+    keys.append(stage_key(STAGE, settings, frames, other_base, None))
     assert len(set(keys)) == len(keys)
     elsewhere = settings.model_copy(update={"data_dir": "elsewhere"})
-    assert loop.stage_key(STAGE, changed(elsewhere, "graph", steps=9), frames, None) == keys[0]
+    assert stage_key(STAGE, changed(elsewhere, "graph", steps=9), frames, tiny_base, None) == keys[0]
 
 
 def test_weights_of_another_shape_or_a_damaged_checkpoint_are_refused(
@@ -281,7 +343,7 @@ def test_weights_of_another_shape_or_a_damaged_checkpoint_are_refused(
     for model in ({"embedding_dim": 9}, {"short_text": "full"}):
         with pytest.raises(ModelError, match="trained with other model settings"):
             run(changed(settings_of(tiny_base), "model", **model), after, start_from=stage_directory)
-    best = stage_directory / "best.ckpt"
+    best = stage_directory / checkpoints.BEST
     settings = settings_of(tiny_base)
     with pytest.raises(ModelError, match="trained for other codes"):
         load_weights(TextModel(tiny_base, settings, ["11", "21"]), best)

@@ -115,6 +115,7 @@ class View:
         rows, counted: (C,) codes and (C, N) bool, the pairs whose distances are held against the tree's.
         spread: (T,) codes whose radii and experts are held in balance; None where only unseen pairs are measured.
         unseen: (N, N) bool, pairs of a query's code and another that have no part; None: all have.
+        chosen: (E,) how often earlier batches of the same optimiser step chose each expert; None before the first.
     """
 
     space: Space
@@ -127,6 +128,7 @@ class View:
     counted: Tensor
     spread: Tensor | None
     unseen: Tensor | None
+    chosen: Tensor | None = None
 
 
 class Scalars(Protocol):

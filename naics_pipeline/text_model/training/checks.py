@@ -23,9 +23,11 @@ def refuse_non_finite(module: "StageModule", loss: Tensor, terms: dict[str, Tens
     bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
     of = batch["anchor"] if len(batch["anchor"]) else batch["query_code"]
     codes = module.plan.inputs.tree.codes[of.cpu().numpy()]
-    rate = module.optimizers().param_groups[-1]["lr"]  # type: ignore[union-attr]
+    # Of the adapters, where these learn, and of all the rest.
+    rates = sorted({f"{group['lr']:.3g}" for group in module.optimizers().param_groups})  # type: ignore[union-attr]
     raise TrainingError(
-        f"stage {module.plan.stage.name}, epoch {module.current_epoch}: the loss is {float(loss)} (terms: "
-        f"{', '.join(bad)}) at learning rate {rate:.3g}, on a batch of codes {', '.join(codes[:20])}. Last good "
-        f"checkpoint: {module.last_good or 'none yet'}. Lower learning_rate in the stage's file, or raise temperature."
+        f"stage {module.plan.stage.name}, epoch {module.current_epoch}: the loss is {float(loss.detach())} (terms: "
+        f"{', '.join(bad)}) at learning rate {' and '.join(rates)}, on a batch of codes {', '.join(codes[:20])}. "
+        f"Last good checkpoint: {module.last_good or 'none yet'}. Lower learning_rate in the stage's file, or raise "
+        "temperature."
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from naics_pipeline.storage import fingerprint, replacing
+from naics_pipeline.text_model.base import WEIGHTS
 from naics_pipeline.text_model.encoder import hidden_states
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.tokens import Ragged
@@ -23,7 +24,7 @@ class HiddenCache:
     """Files that serve every stage: a hundred megabytes in all."""
 
     def __init__(self, directory: Path, base: Path, tokens_per_group: int) -> None:
-        self.directory, self.weights, self.tokens_per_group = directory, base / "model.safetensors", tokens_per_group
+        self.directory, self.weights, self.tokens_per_group = directory, base / WEIGHTS, tokens_per_group
         self.used: set[str] = set()
 
     def long_texts(self, model: TextModel, name: str, texts: Ragged) -> Ragged:

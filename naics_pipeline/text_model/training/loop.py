@@ -1,24 +1,20 @@
 """Trains one stage: from the checkpoint of the stage before to the best and last of this one, resuming after a kill."""
 
 import logging
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytorch_lightning as lightning
 import torch
-import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from naics_pipeline.settings import Settings
-from naics_pipeline.storage import fingerprint, replacing
 from naics_pipeline.text_model.base import locate
-from naics_pipeline.text_model.checkpoints import load_objective, load_weights, read_stage
+from naics_pipeline.text_model.checkpoints import BEST, LAST, load_weights, read_stage
 from naics_pipeline.text_model.curriculum.stage import Stage
 from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.embeddings import Embeddings
@@ -28,6 +24,7 @@ from naics_pipeline.text_model.training.batches import Epochs, Plan, validation_
 from naics_pipeline.text_model.training.inputs import KIND_NAMES, TrainingInputs, load_inputs
 from naics_pipeline.text_model.training.module import StageModule
 from naics_pipeline.text_model.training.report import EpochReport, OnEpoch
+from naics_pipeline.text_model.training.run import LIGHTNING, KeepBest, Run, stage_key, work_directory
 from naics_pipeline.text_model.training.validation import Metrics
 
 logger = logging.getLogger(__name__)
@@ -55,13 +52,6 @@ class StageResult:
     embedder: TextEmbedder
 
 
-def stage_key(stage: Stage, settings: Settings, frames: dict[str, pl.DataFrame], start_key: str | None) -> str:
-    """A hash of all that a stage's checkpoint depends on: its file, settings, texts, and the stage it starts from."""
-    read = settings.model_dump(mode="json", include={"seed", "taxonomy", "tokens", "model", "objective", "training"})
-    contents = {name: frame.to_dict(as_series=False) for name, frame in frames.items()}
-    return fingerprint(stage.model_dump(mode="json"), read, contents, start_key)
-
-
 def train_stage(
     stage: Stage,
     settings: Settings,
@@ -76,7 +66,7 @@ def train_stage(
     metrics: Metrics,
     on_epoch: OnEpoch,
 ) -> StageResult:
-    """Trains a stage and puts best.ckpt, last.ckpt and settings.yaml into `directory`.
+    """Trains a stage and puts its best and last checkpoint and settings.yaml into `directory`.
 
     An unfinished run with the same key goes on from its last epoch; files of a finished one stay in place until the new
     ones are complete.
@@ -93,27 +83,20 @@ def train_stage(
     """
     frames = {"descriptions": descriptions, "index_entries": index_entries, "phrases": phrases}
     start_key = None if start_from is None else read_stage(start_from)["key"]
-    key = stage_key(stage, settings, frames, start_key)
-    torch.manual_seed(settings.seed)
     base = locate(settings.model.base, settings.model.base_sha256)
+    key = stage_key(stage, settings, frames, base, start_key)
+    torch.manual_seed(settings.seed)
     model = TextModel(base, settings, descriptions["code"].to_list()).to(resolve(settings.accelerator))
     caches = {"token_cache": token_cache, "hidden_cache": hidden_cache}
     inputs = load_inputs(descriptions, index_entries, phrases, settings, **caches, model=model)
     module = _module(model, Plan.of(inputs, stage, settings), metrics, start_from)
-    work = _work_directory(directory, key)
+    work = work_directory(directory, key)
     report = EpochReport(stage.name, _epochs(stage, settings), on_epoch)
-    _fit(module, report, work)
-    shortfall = module.state.shortfall(stage)
-    if shortfall:
+    run = Run(key, stage, settings, work)
+    _fit(module, report, run)
+    if shortfall := module.state.shortfall(stage):
         logger.warning("Stage %s: %s", stage.name, shortfall)
-    reached = report.history[report.best_epoch()]
-    record = {
-        "key": key,
-        "stage": stage.model_dump(mode="json"),
-        "settings": settings.model_dump(mode="json"),
-        "metrics": reached,
-    }
-    _finish(work, directory, record)
+    run.finish(module, report.history, directory)
     return _result(module, report, directory)
 
 
@@ -123,35 +106,31 @@ def _epochs(stage: Stage, settings: Settings) -> int:
 
 def _module(model: TextModel, plan: Plan, metrics: Metrics, start_from: Path | None) -> StageModule:
     """A module about to take its first step, with the weights of the stage before or else where the base stands."""
-    training = plan.settings.training
-    steps = -(-len(plan) * _epochs(plan.stage, plan.settings) // training.accumulate)
+    # The last step of an epoch takes what batches are left.
+    steps = -(-len(plan) // plan.settings.training.accumulate) * _epochs(plan.stage, plan.settings)
     module = StageModule(model, plan, steps, metrics).to(model.offset.device)
     if start_from is not None:
-        load_weights(model, start_from / "best.ckpt")
-        load_objective(module.objective, start_from / "best.ckpt")
+        before = load_weights(model, start_from / BEST)
+        module.objective.load_state_dict(before.part("objective."))
         return module
     module.tables.renew(model)
     model.fusion.start_from(module.tables.short.values[torch.from_numpy(plan.queries)])
     return module
 
 
-def _fit(module: StageModule, report: EpochReport, work: Path) -> None:
-    """Trains to the end of the stage, from the last epoch that an unfinished run left in `work`."""
-    # Two of them: `save_last` of one writes last.ckpt only after epochs that are the best so far.
-    checkpoints = [
-        ModelCheckpoint(work, name, monitor=monitor, save_on_train_epoch_end=True, enable_version_counter=False)
-        for name, monitor in (("best", "val/loss"), ("last", None))
-    ]
-    trainer = _trainer(module.settings, report.epochs, [report, *_early_stopping(module.settings), *checkpoints], work)
-    unfinished = work / "last.ckpt"
-    if unfinished.is_file():
+def _fit(module: StageModule, report: EpochReport, run: Run) -> None:
+    """Trains to the end of the stage, from the last epoch that an unfinished run left."""
+    resume = ModelCheckpoint(run.work, LIGHTNING, save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks = [report, KeepBest(run, report), *_early_stopping(module.settings), resume]
+    trainer = _trainer(module.settings, report.epochs, callbacks, run.work)
+    if run.unfinished:
         logger.info("Stage %s goes on from its last finished epoch", module.plan.stage.name)
     trainer.fit(
         module,
         DataLoader(Epochs(module.plan, module.begin_epoch), batch_size=None),
         # One batch, whose tensors the loader must not stack.
         DataLoader([validation_batch(module.plan, module.state)], batch_size=None),  # type: ignore[arg-type]
-        ckpt_path=str(unfinished) if unfinished.is_file() else None,
+        ckpt_path=run.unfinished,
         weights_only=True,
     )
     if trainer.interrupted:
@@ -164,14 +143,14 @@ def _result(module: StageModule, report: EpochReport, directory: Path) -> StageR
     device = resolve(plan.settings.accelerator)
     module.to(device)
     if report.best_epoch() != len(report.history) - 1 or not module.tables.fresh:
-        load_weights(model, directory / "best.ckpt")
+        load_weights(model, directory / BEST)
         module.tables.renew(model)
     short = module.tables.short.values
     plan.inputs.cache.keep_short_vectors(model, plan.inputs.short.tokens, short)
     embedder = TextEmbedder(model, plan.settings, plan.stage.name, device)
     return StageResult(
-        best=directory / "best.ckpt",
-        last=directory / "last.ckpt",
+        best=directory / BEST,
+        last=directory / LAST,
         metrics=report.history[report.best_epoch()],
         history=report.history,
         codes=embedder.codes(plan.inputs.tree.codes, module.tables.code_vectors()),
@@ -188,24 +167,6 @@ def places_of(embedder: TextEmbedder, inputs: TrainingInputs, vectors: Tensor) -
         schema={"kind": pl.String, "text": pl.String},
     )
     return embedder.texts(inputs.tree.codes[short.code], vectors, columns)
-
-
-def _work_directory(directory: Path, key: str) -> Path:
-    """Where an unfinished run keeps its checkpoints; leftovers of runs with other settings are removed."""
-    work = directory / f".unfinished-{key}"
-    for other in directory.glob(".unfinished-*"):
-        if other != work:
-            shutil.rmtree(other)
-    work.mkdir(parents=True, exist_ok=True)
-    return work
-
-
-def _finish(work: Path, directory: Path, record: dict[str, Any]) -> None:
-    for name in ("best.ckpt", "last.ckpt"):
-        (work / name).replace(directory / name)
-    with replacing(directory / "settings.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(record, sort_keys=False))
-    shutil.rmtree(work)
 
 
 def _early_stopping(settings: Settings) -> list[Callback]:

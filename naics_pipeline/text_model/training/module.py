@@ -1,13 +1,16 @@
 """One stage's training step, as a Lightning module."""
 
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from naics_pipeline.text_model.checkpoints import Checkpoint
 from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.fusion import drop_channels
+from naics_pipeline.text_model.losses.balance import choices
 from naics_pipeline.text_model.losses.view import CodePairs, Queries, TreeTensors, View
 from naics_pipeline.text_model.model import CodeVectors, TextModel
 from naics_pipeline.text_model.objective import Objective
@@ -44,7 +47,8 @@ class StageModule(pl.LightningModule):
         self.tree = TreeTensors(plan.inputs.tree, plan.held_out, plan.inputs.left_out)
         self.tables = TextTables(plan.inputs, model.encoder.width, resting=plan.frozen)
         self.validation = Validation(plan, self.tree, metrics)
-        self.last_good: str | None = None
+        self.last_good: Path | None = None
+        self.chosen: Tensor | None = None
 
     def begin_epoch(self) -> CurriculumState:
         """Makes ready what an epoch starts from; the state its batches are drawn by."""
@@ -56,6 +60,10 @@ class StageModule(pl.LightningModule):
         self.model.train()
         self.state.epoch = self.current_epoch
         return self.state
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if batch_idx % self.settings.training.accumulate == 0:
+            self.chosen = None
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         terms = self.read_and_score(batch)
@@ -80,7 +88,12 @@ class StageModule(pl.LightningModule):
         present = drop_channels(self.tables.present, self.settings.model.channel_dropout)
         kept = torch.rand(len(present), 1, device=present.device) >= self.settings.model.offset_dropout
         codes = self.tables.codes(short, long, present)
-        return self.objective(self.view(batch, queries, codes, short, self.model.offset * kept))
+        view = self.view(batch, queries, codes, short, self.model.offset * kept)
+        terms = self.objective(view)
+        if view.gate is not None:
+            chosen = choices(view.gate.detach()[self.tree.trained], self.settings.model.top_k)
+            self.chosen = chosen if self.chosen is None else self.chosen + chosen
+        return terms
 
     def view(self, batch: Batch, queries: Tensor, codes: CodeVectors, short: Tensor, offset: Tensor) -> View:
         """What the losses see of a batch.
@@ -111,6 +124,7 @@ class StageModule(pl.LightningModule):
             counted=~self.tree.held_out[batch["codes"]],
             spread=self.tree.trained,
             unseen=self.tree.held_out,
+            chosen=self.chosen,
         )
 
     def _base_vectors(self, texts: Ragged, row: Tensor) -> Tensor:
@@ -146,13 +160,8 @@ class StageModule(pl.LightningModule):
         self.state.load_state_dict(checkpoint["curriculum"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        learned = {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
-        trained = {f"model.{name}": value for name, value in self.model.trained_state().items()}
-        checkpoint["state_dict"] = trained | learned
+        checkpoint["state_dict"] = Checkpoint.of(self.model, self.objective, {}).tensors
         checkpoint["curriculum"] = self.state.state_dict()
-        checkpoint["settings"] = self.settings.model_dump(mode="json")
-        checkpoint["stage"] = self.plan.stage.name
-        checkpoint["codes"] = self.model.codes
 
 
 def pairs_of(batch: Batch) -> CodePairs | None:

@@ -45,7 +45,6 @@ class EpochReport(Callback):
             ", ".join(f"{name} {values[name]:.3f}" for name in _SHOWN if name in values),
         )
         self.on_epoch(trainer.current_epoch, values)
-        module.last_good = f"{trainer.default_root_dir}/last.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}
