@@ -229,7 +229,7 @@ def explored(
 ) -> dict[str, Any]:
     """What the page to explore shows: refined points and those of the text model, in which held-out texts are read."""
     from naics_pipeline.evaluation.explorer.content import explorer_content
-    from naics_pipeline.evaluation.explorer.texts import SearchedTexts
+    from naics_pipeline.evaluation.explorer.texts import SearchedTexts, entries_among
     from naics_pipeline.evaluation.glossary import VARIANTS
     from naics_pipeline.text_model.embeddings import read_embeddings
 
@@ -239,6 +239,7 @@ def explored(
         descriptions,
         tree,
         texts=SearchedTexts.of(spaces["text"], queries, places),
+        examples=entries_among(places),
         about=f"NAICS {conf.settings.vintage} · source: {conf.settings.source} · {shown_now()}",
     )
 

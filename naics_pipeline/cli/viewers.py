@@ -14,7 +14,7 @@ from naics_pipeline.storage import Store
 if TYPE_CHECKING:
     import polars as pl
 
-    from naics_pipeline.evaluation.explorer.texts import SearchedTexts
+    from naics_pipeline.text_model.embeddings import Embeddings
 
 app = typer.Typer()
 
@@ -46,21 +46,25 @@ def explore(
 
     from naics_pipeline.evaluation.explorer.content import explorer_content
     from naics_pipeline.evaluation.explorer.page import write_explorer
+    from naics_pipeline.evaluation.explorer.texts import SearchedTexts, entries_among
     from naics_pipeline.taxonomy.tree import Tree
     from naics_pipeline.text_model.embeddings import read_embeddings
 
     store = Store(config.load(profile, overrides(set_)).settings.data_dir)
-    spaces = {_label(file): read_embeddings(file) for file in files or _kinds(store)}
+    files = files or _kinds(store)
+    spaces = {_label(file): read_embeddings(file) for file in files}
     tree = Tree.from_codes(next(iter(spaces.values())).codes.tolist())
     known = store.exists("descriptions.parquet")
     empty = pl.DataFrame(schema={"code": pl.String, "title": pl.String})
+    searched = _with_texts(files)
     content = explorer_content(
         spaces,
         pl.read_parquet(store.local("descriptions.parquet")) if known else empty,
         tree,
-        texts=_texts(files or _kinds(store)),
+        texts=None if searched is None else SearchedTexts.of(*searched),
+        examples=None if searched is None else entries_among(searched[-1]),
         columns=None if columns is None else _read_columns(columns),
-        about=", ".join(dict.fromkeys(str(file.name) for file in files or _kinds(store))),
+        about=", ".join(file.name for file in files),
     )
     write_explorer(out, content)
     typer.echo(f"{out}: {len(tree):,} codes, {out.stat().st_size / 1e6:.1f} MB. Open it in a browser.")
@@ -102,16 +106,15 @@ def _label(file: Path) -> str:
     return names.get(file.stem, file.stem)
 
 
-def _texts(files: list[Path]) -> "SearchedTexts | None":
-    """Held-out texts searched in the first of the spaces that has texts and places of its run beside it."""
-    from naics_pipeline.evaluation.explorer.texts import SearchedTexts
+def _with_texts(files: list[Path]) -> "tuple[Embeddings, Embeddings, Embeddings] | None":
+    """The first of the spaces that has queries and places of its run beside it, and these."""
     from naics_pipeline.text_model.embeddings import read_embeddings
 
     for file in files:
         space = read_embeddings(file)
         queries, places = (texts_beside(file, space, kind) for kind in ("queries", "places"))
         if queries is not None and places is not None:
-            return SearchedTexts.of(space, queries, places)
+            return space, queries, places
     return None
 
 

@@ -22,6 +22,7 @@ def explorer_content(
     tree: Tree,
     *,
     texts: SearchedTexts | None = None,
+    examples: pl.DataFrame | None = None,
     columns: pl.DataFrame | None = None,
     about: str = "",
 ) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def explorer_content(
         spaces: label → points of all codes; the first is shown first.
         descriptions: code and title, and the description where there is one.
         texts: held-out texts, searched.
+        examples: code and text, any number of rows for a code: what belongs to it, to be searched and shown.
         columns: further values to colour by, with the column code.
         about: where this comes from, in a few words.
     Raises:
@@ -41,7 +43,7 @@ def explorer_content(
     own = _code_columns(columns, tree) if columns is not None else []
     return {
         "about": about,
-        "codes": _codes(descriptions, tree),
+        "codes": _codes(descriptions, tree) | {"examples": _examples(examples, tree)},
         "spaces": [space_content(label, space, tree, texts) for label, space in pictured.items()],
         "columns": [*(_text_columns(texts, tree) if texts is not None else []), *own],
         "texts": None if texts is None else _texts(texts, tree),
@@ -59,6 +61,14 @@ def _codes(descriptions: pl.DataFrame, tree: Tree) -> dict[str, Any]:
         "title": shown.get("title", [""] * len(tree)),
         "description": [_shortened(text) for text in shown.get("description", [""] * len(tree))],
     }
+
+
+def _examples(examples: pl.DataFrame | None, tree: Tree) -> list[list[str]]:
+    if examples is None:
+        return [[] for _ in range(len(tree))]
+    grouped = examples.group_by("code").agg(pl.col("text").unique(maintain_order=True))
+    known = dict(grouped.iter_rows())
+    return [known.get(code, []) for code in tree.codes.tolist()]
 
 
 def _shortened(text: str) -> str:

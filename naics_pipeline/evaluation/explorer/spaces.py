@@ -80,8 +80,8 @@ def space_content(label: str, space: PicturedSpace, tree: Tree, texts: SearchedT
         "points": _packed(space.tangent),
         "columns": [
             column("radius", "Distance from the origin", space.radii, 3),
-            column("relatives", "Relatives missed (1 − NDCG@10)", 1 - scores["ndcg@10"], 3),
-            column("edges", "Parent and children missed (1 − edge MAP)", 1 - scores["map_edges"], 3),
+            column("relatives", "Relatives missed (1\u00a0−\u00a0NDCG@10)", 1 - scores["ndcg@10"], 3),
+            column("edges", "Parent and children missed (1\u00a0−\u00a0edge\u00a0MAP)", 1 - scores["map_edges"], 3),
             column("drawn", "Distances distorted by the picture", layout.error, 3),
         ],
         "density": _density(space.distances, tree),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import polars as pl
 
 from naics_pipeline.evaluation.retrieval import Queries
 from naics_pipeline.scorers.mixture import Mixture
@@ -12,6 +13,12 @@ from naics_pipeline.taxonomy.tree import LEVELS, sector_of
 from naics_pipeline.text_model.embeddings import Embeddings
 
 BINS = 15
+
+
+def entries_among(places: Embeddings) -> pl.DataFrame:
+    """Code and text of the index entries among the places: none of them held out."""
+    rows = places.columns.select("kind", "text").with_columns(code=pl.Series(places.codes.tolist(), dtype=pl.String))
+    return rows.filter(kind="entry").select("code", "text")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,10 @@ def content(
     space: Embeddings, searched: SearchedTexts, sample_descriptions: pl.DataFrame, sample_tree: Tree
 ) -> dict[str, Any]:
     spaces = {"Refined": space, "Text model": space}
-    return explorer_content(spaces, sample_descriptions, sample_tree, texts=searched, about="sample </script> & more")
+    examples = pl.DataFrame({"code": ["311811", "311811", "11"], "text": ["Stollen ovens", "Rye bread", "Fields"]})
+    return explorer_content(
+        spaces, sample_descriptions, sample_tree, texts=searched, examples=examples, about="sample </script> & more"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def test_order_of_the_rows_does_not_matter(
 ) -> None:
     turned = space.at(np.arange(len(space.codes))[::-1])
     again = explorer_content({"Refined": turned}, sample_descriptions.reverse(), sample_tree)
-    assert again["codes"] == content["codes"]
+    assert again["codes"] == content["codes"] | {"examples": [[]] * len(sample_tree)}
     assert again["spaces"][0]["neighbours"] == content["spaces"][0]["neighbours"]
     assert again["texts"] is None
 

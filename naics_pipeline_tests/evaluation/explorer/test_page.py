@@ -67,6 +67,8 @@ def test_words_of_a_title_are_found(explorer: OpenPage, content: dict[str, Any])
     title = content["codes"]["title"][-1]
     explorer.page.fill("#search", title)
     assert title in explorer.page.locator("#results li").first.inner_text()
+    explorer.page.fill("#search", "stollen")
+    assert explorer.page.locator("#results li").all_inner_texts()[0].split("\n")[1:] == ["Stollen ovens"]
     explorer.page.fill("#search", "zzz qqq")
     assert "No code" in explorer.page.locator("#results").inner_text()
 

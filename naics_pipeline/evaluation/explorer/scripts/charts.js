@@ -118,7 +118,7 @@ function confusionChart(place, model, picked) {
 function reliabilityChart(place, level, bins) {
   const heading = `${level} digits · calibration error ${shown(bins.error, 3)}`;
   const drawn = chart(place, heading, 300, 330, `Reliability at ${level} digits`);
-  const box = { left: 48, right: 292, top: 8, bottom: 222 };
+  const box = { left: 62, right: 292, top: 8, bottom: 222 };
   yAxis(drawn, box, 1, "share right", (value) => `${Math.round(100 * value)} %`);
   const width = (box.right - box.left) / bins.count.length, height = box.bottom - box.top, most = Math.max(...bins.count, 1);
   drawn.append(svg("line", { class: "ideal", x1: box.left, x2: box.right, y1: box.bottom, y2: box.top }));

@@ -4,8 +4,8 @@ const LEVELS = [2, 3, 4, 5, 6];
 
 class Model {
   constructor(data) {
-    const { code, parent, title, description } = data.codes;
-    Object.assign(this, { code, parent, title, description });
+    const { code, parent, title, description, examples } = data.codes;
+    Object.assign(this, { code, parent, title, description, examples });
     this.about = data.about;
     this.size = code.length;
     this.level = Uint8Array.from(code, (text) => text.length);
@@ -16,6 +16,7 @@ class Model {
     for (let i = 0; i < this.size; i++) this.sector[i] = this.path(i)[0];
     this.index = new Map(code.map((text, i) => [text, i]));
     this.words = code.map((text, i) => `${text} ${title[i]}`.toLowerCase());
+    this.further = code.map((_, i) => [description[i], ...examples[i]].join("\n").toLowerCase());
     this.texts = data.texts;
     this.columns = data.columns;
     this.spaces = data.spaces.map((space) => new Space(space, this.size));
@@ -40,7 +41,7 @@ class Model {
     return a.length + b.length - 2 * shared;
   }
 
-  /** Codes for what was typed, best first: a code, the beginning of one, or words of a title or description. */
+  /** Codes for what was typed, best first: a code, the beginning of one, words of a title, or of what belongs to it. */
   search(typed, limit = 12) {
     const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
     if (!words.length) return [];
@@ -52,6 +53,13 @@ class Model {
     return found.sort((a, b) => b[0] - a[0] || a[1] - b[1]).slice(0, limit).map(([, i]) => i);
   }
 
+  /** The first example with these words, where neither code nor title has them all. */
+  exampleOf(i, typed) {
+    const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
+    if (words.every((word) => this.words[i].includes(word))) return undefined;
+    return this.examples[i].find((text) => words.every((word) => text.toLowerCase().includes(word)));
+  }
+
   #match(i, words) {
     let score = 0;
     for (const word of words) {
@@ -60,7 +68,7 @@ class Model {
       else {
         const at = this.words[i].indexOf(word);
         if (at > 0) score += this.words[i][at - 1] === " " ? 3 : 1;
-        else if (this.description[i].toLowerCase().includes(word)) score += 0.2;
+        else if (this.further[i].includes(word)) score += 0.2;
         else return 0;
       }
     }

@@ -1,5 +1,7 @@
 // Beside the disk: the search box, what is selected with its nearest codes, the legend.
 
+const SHOWN_EXAMPLES = 6;
+
 /** A search box with a list of codes below it, led by the keyboard or the pointer. */
 class SearchBox {
   constructor(input, list, model, picked) {
@@ -16,6 +18,8 @@ class SearchBox {
       ...this.found.map((code, k) => {
         const option = element("li", { id: `option-${k}`, attributes: { role: "option" } },
           element("b", { textContent: this.model.code[code] }), ` ${this.model.title[code]}`);
+        const example = this.model.exampleOf(code, this.input.value);
+        if (example) option.append(element("div", { className: "soft", textContent: example }));
         // Before the box loses its focus and closes the list.
         option.addEventListener("pointerdown", (event) => {
           event.preventDefault();
@@ -25,7 +29,7 @@ class SearchBox {
       }),
     );
     const nothing = this.input.value.trim() && !this.found.length;
-    if (nothing) this.list.append(element("li", { className: "soft", textContent: "No code or title with these words." }));
+    if (nothing) this.list.append(element("li", { className: "soft", textContent: "No code with these words." }));
     this.list.hidden = !this.list.children.length;
     this.input.setAttribute("aria-expanded", String(!this.list.hidden));
     this.#mark(this.found.length ? 0 : -1);
@@ -92,9 +96,15 @@ function showDetails(place, model, space, i, picked) {
     element("h2", {}, element("span", { className: "code", textContent: model.code[i] }), ` ${model.title[i]}`),
     element("p", { className: "soft", textContent: facts.join(" · ") }),
     element("p", { textContent: model.description[i] }),
+    ...(model.examples[i].length ? [examplesOf(model.examples[i])] : []),
     element("h3", { textContent: "Nearest in the full space" }),
     element("table", { className: "nearest" }, element("tbody", {}, ...rows)),
   );
+}
+
+function examplesOf(texts) {
+  const first = texts.slice(0, SHOWN_EXAMPLES).join(" · "), rest = texts.length - SHOWN_EXAMPLES;
+  return element("p", { className: "soft", textContent: `Such as: ${first}${rest > 0 ? ` · and ${rest} more` : ""}` });
 }
 
 /** What the colours mean; a sector's entry leads to it. */
