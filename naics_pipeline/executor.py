@@ -1,11 +1,15 @@
 """A process per asset, and an accelerator that a killed run does not keep for ever.
 
 Dagster frees the slots of a pool when a run ends. A run that was killed never does, and the next one would wait in
-silence. So a run holds a lock that dies with its processes, and a run that starts first ends those that lost theirs.
+silence. So a run holds a lock that dies with its processes, and other runs end those that lost theirs. A lock says
+something on the machine that holds it only; runs of other machines are left to Dagster's own monitoring.
 """
 
 import fcntl
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,27 +17,70 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from naics_pipeline.failures import explanation, say_at_exit
+from naics_pipeline.storage import HOST
+
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanOrchestrationContext
     from dagster._core.execution.plan.plan import ExecutionPlan
     from dagster._core.execution.retries import RetryMode
 
 PROCESSORS_PER_ASSET = 4
+SECONDS_BETWEEN_LOOKS = 5.0
+UNDER_WAY = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
 
 @contextmanager
 def holding(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Says that the run is alive, for as long as the process lives and the body runs; several processes may say so."""
+    """Says that the run is alive on this machine, for as long as the process lives and the body runs."""
     path = _lock(instance, run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    new = path.with_name(f".{run_id}.{os.getpid()}")
+    with new.open("w") as file:
+        # Locked before it can be seen: an unlocked one is that of a killed run.
+        fcntl.flock(file, fcntl.LOCK_SH)
+        file.write(HOST)
+        file.flush()
+        new.replace(path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def joining(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Says that a step of the run is alive, whatever becomes of the process that started it.
+
+    When that one dies, this one is told to end as by SIGTERM: nobody would learn of what it makes.
+    """
+    end_with_parent()
+    path = _lock(instance, run_id)
+    if _host(path) != HOST:
+        yield
+        return
+    with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
+def end_with_parent() -> None:
+    """Has this process end itself, in good order, when the one that started it is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def end_killed_runs(instance: dg.DagsterInstance) -> None:
-    """Marks runs as failed that hold slots of a pool and of which no process is left; frees their slots."""
-    for run_id in instance.event_log_storage.get_concurrency_run_ids():
+    """Marks runs as failed of which no process is left on this machine, where they began; frees their slots."""
+    under_way = {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=list(UNDER_WAY)))}
+    for run_id in under_way | set(instance.event_log_storage.get_concurrency_run_ids()):
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             if not _was_killed(instance, run_id):
@@ -47,20 +94,27 @@ def _lock(instance: dg.DagsterInstance, run_id: str) -> Path:
     return Path(instance.storage_directory()) / "running" / run_id
 
 
+def _host(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def _was_killed(instance: dg.DagsterInstance, run_id: str) -> bool:
     path = _lock(instance, run_id)
-    if not path.exists():
+    if _host(path) != HOST:
         return False
-    with path.open("a") as file:
-        try:
+    try:
+        with path.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    except (BlockingIOError, FileNotFoundError):
+        return False
     return True
 
 
 class CarefulExecutor(dg.Executor):
-    """Dagster's executor, which first ends runs that were killed and then holds the lock of its own."""
+    """Dagster's executor, which ends runs that were killed and holds the lock of its own."""
 
     def __init__(self, inner: dg.Executor) -> None:
         self.inner = inner
@@ -68,12 +122,13 @@ class CarefulExecutor(dg.Executor):
     def execute(
         self, plan_context: "PlanOrchestrationContext", execution_plan: "ExecutionPlan"
     ) -> Iterator[dg.DagsterEvent]:
-        """The events of all steps."""
+        """The events of all steps; the messages of those that failed are said again when the process ends."""
         instance, run_id = plan_context.instance, plan_context.run_id
-        with holding(instance, run_id):
-            end_killed_runs(instance)
-            yield from self.inner.execute(plan_context, execution_plan)
-        _lock(instance, run_id).unlink(missing_ok=True)
+        with holding(instance, run_id), _looking_after(instance):
+            for event in self.inner.execute(plan_context, execution_plan):
+                if event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key:
+                    say_at_exit(f"{event.step_key} failed: {explanation(event.step_failure_data)}")
+                yield event
 
     @property
     def retries(self) -> "RetryMode":
@@ -84,6 +139,25 @@ class CarefulExecutor(dg.Executor):
     def step_dependency_config(self) -> Any:
         """As the inner executor's."""
         return self.inner.step_dependency_config
+
+
+@contextmanager
+def _looking_after(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Ends killed runs now and every few seconds: one may be killed while its slot is waited for."""
+    end_killed_runs(instance)
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(SECONDS_BETWEEN_LOOKS):
+            end_killed_runs(instance)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @dg.executor(

@@ -5,6 +5,8 @@ import sys
 
 import dagster as dg
 
+from naics_pipeline.failures import explanation
+
 _WIDTH = 22
 
 
@@ -29,18 +31,10 @@ def describe(event: dg.DagsterEvent) -> str | None:
     if kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         return f"check {data.check_name}: {'passed' if data.passed else 'FAILED'}"  # type: ignore[union-attr]
     if kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
-        return f"FAILED: {_root_cause(data) or event.message}"
+        return f"FAILED: {explanation(data) or event.message}"
     if kind == dg.DagsterEventType.RUN_SUCCESS:
         return "finished"
     return None
-
-
-def _root_cause(data: object) -> str:
-    """The message of the innermost exception: what the code itself said."""
-    error = getattr(data, "error", None)
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message.strip() if error else ""
 
 
 @dg.logger(None, description="A line per asset, epoch, check and failure, for a terminal.")

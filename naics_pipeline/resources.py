@@ -18,7 +18,8 @@ from pydantic import Field
 from naics_pipeline import config
 from naics_pipeline.config import Config
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.executor import holding
+from naics_pipeline.executor import joining
+from naics_pipeline.failures import described
 from naics_pipeline.storage import Store, replacing
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Accelerator(dg.ConfigurableResource):
     @contextmanager
     def claimed(self, context: dg.AssetExecutionContext) -> Iterator[str]:
         """The name of the device, `auto` included; the run counts as alive while the body runs."""
-        with holding(context.instance, context.run.run_id):
+        with joining(context.instance, context.run.run_id):
             yield self.conf.settings.accelerator
 
 
@@ -62,6 +63,7 @@ class ParquetFrames(dg.ConfigurableIOManager):
 
     store: dg.ResourceDependency[Store]
 
+    @described()
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
         name = self._name(context)
         path = self.store.path(name)
@@ -70,6 +72,7 @@ class ParquetFrames(dg.ConfigurableIOManager):
         self.store.publish(name)
         context.add_output_metadata({"path": str(path), "size_bytes": path.stat().st_size})
 
+    @described()
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
         name = self._name(context)
         if not self.store.exists(name):
@@ -77,7 +80,12 @@ class ParquetFrames(dg.ConfigurableIOManager):
                 f"{self.store.root}/{name} does not exist. Materialize it first: "
                 f"dagster asset materialize --select '*{name.removesuffix('.parquet')}'"
             )
-        return pl.read_parquet(self.store.local(name))
+        path = self.store.local(name)
+        try:
+            return pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise NaicsError(f"{path}: damaged ({reason}). Materialize {path.stem} again.") from error
 
     @staticmethod
     def _name(context: dg.InputContext | dg.OutputContext) -> str:

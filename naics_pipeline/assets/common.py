@@ -3,7 +3,7 @@
 import base64
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline import config
+from naics_pipeline.failures import described, said_last
 from naics_pipeline.storage import Store, fingerprint
 
 OWNERS = ["team:naics"]
@@ -21,7 +22,17 @@ warnings.filterwarnings("ignore", message="Parameter `data_version`", category=d
 @cache
 def defined_conf() -> config.Config:
     """The settings the definitions are made with; run config may still change them for a run."""
-    return config.load()
+    with said_last():
+        return config.load()
+
+
+def asset(**given: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dg.asset`, with our owner, and the message of an error made on purpose as the failure's description."""
+
+    def define(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        return dg.asset(owners=OWNERS, **given)(described()(function))
+
+    return define
 
 
 def version(number: int, *keys: str) -> str:

@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline.assets import graph_model
-from naics_pipeline.assets.common import OWNERS, data_version, logger, picture, place, version
+from naics_pipeline.assets.common import asset, data_version, logger, picture, place, version
 from naics_pipeline.assets.text_model import LABELLED, PLACES, STAGES
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
@@ -31,10 +31,9 @@ READ_BY_EVALUATION = ("seed", "evaluation", "model.base", "model.base_sha256", "
 EXAMPLES, NEIGHBOURS = 3, 8
 
 
-@dg.asset(
+@asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    owners=OWNERS,
     code_version=version(2, *READ_BY_EVALUATION),
     deps=["text_embeddings", "triplets"],
 )
@@ -67,10 +66,9 @@ def text_evaluation(
         return publish_metrics(store, TEXT_METRICS, content, content["text"])
 
 
-@dg.asset(
+@asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    owners=OWNERS,
     code_version=version(2, "seed", "evaluation.cutoffs", "graph.smoothing_rounds"),
     deps=["text_embeddings", "refined_embeddings", "triplets"],
 )
@@ -100,10 +98,9 @@ def refined_evaluation(
         return publish_metrics(store, REFINED_METRICS, content, content["refined"])
 
 
-@dg.asset(
+@asset(
     group_name="evaluation",
     kinds={"html", "mlflow"},
-    owners=OWNERS,
     code_version=version(1, "source", "vintage", "graph.smoothing_rounds"),
     deps=["text_evaluation", "refined_evaluation", "triplets"],
 )

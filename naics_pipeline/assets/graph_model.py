@@ -5,7 +5,7 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import OWNERS, data_version, logger, place, version
+from naics_pipeline.assets.common import asset, data_version, logger, place, version
 from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
@@ -19,10 +19,9 @@ QUERY_MAP = "refined_query_map.npz"
 TRAINING = "reports/refinement.json"
 
 
-@dg.asset(
+@asset(
     group_name="graph_model",
     kinds={"pytorch", "parquet", "mlflow"},
-    owners=OWNERS,
     code_version=version(3, "seed", "graph", "training.validation_fraction"),
     deps=["text_embeddings", "triplets"],
     metadata=EMBEDDING_COLUMNS,

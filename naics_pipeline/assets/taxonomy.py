@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import OWNERS, columns, frame_output, rows, version
+from naics_pipeline.assets.common import asset, columns, frame_output, rows, version
 from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import census, text, tree
@@ -30,10 +30,9 @@ def source_cache(store: Store) -> Path:
     return store.path("source")
 
 
-@dg.asset(
+@asset(
     group_name="taxonomy",
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version=version(2, *SOURCE, "taxonomy"),
     metadata=columns(
         code=("string", "six-digit code the entry belongs to"),
@@ -49,10 +48,9 @@ def index_entries(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
     return frame_output(frame, {"source": books.origin, "splits": rows(frame["split"].value_counts(sort=True))})
 
 
-@dg.asset(
+@asset(
     group_name="taxonomy",
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version=version(2, *SOURCE),
     metadata=columns(
         index=("u16", "rank of the code in string order"),
@@ -75,10 +73,9 @@ def descriptions(
     return frame_output(frame, {"source": books.origin, "levels": rows(frame["level"].value_counts().sort("level"))})
 
 
-@dg.asset(
+@asset(
     group_name="taxonomy",
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version=version(2, *SOURCE),
     metadata=columns(
         phrase=("string", "an activity, as a cross-reference words it"),
@@ -96,10 +93,9 @@ def activity_phrases(
     return frame_output(text.activity_phrases(read_books(conf, store), descriptions, index_entries))
 
 
-@dg.asset(
+@asset(
     group_name="taxonomy",
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version=version(1),
     metadata=columns(
         **PAIR,
@@ -115,10 +111,9 @@ def relations(descriptions: pl.DataFrame) -> dg.Output[pl.DataFrame]:
     return frame_output(frame, {"relations": rows(counts), "excluded_pairs": int(frame["excluded"].sum())})
 
 
-@dg.asset(
+@asset(
     group_name="taxonomy",
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version=version(1),
     metadata=columns(
         **PAIR,

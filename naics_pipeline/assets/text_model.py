@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import OWNERS, columns, data_version, defined_conf, logger, picture, place, version
+from naics_pipeline.assets.common import asset, columns, data_version, defined_conf, logger, picture, place, version
 from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
+from naics_pipeline.failures import said_last
 from naics_pipeline.resources import Accelerator, Tracking
 from naics_pipeline.storage import Store, fingerprint
 from naics_pipeline.text_model.curriculum.stage import Stage, load_curriculum
@@ -19,7 +20,8 @@ from naics_pipeline.text_model.version import code_version
 if TYPE_CHECKING:
     from naics_pipeline.text_model.embeddings import Embeddings
 
-STAGES = load_curriculum(Path(defined_conf().settings.curriculum))
+with said_last():
+    STAGES = load_curriculum(Path(defined_conf().settings.curriculum))
 NAME = "text_embeddings.parquet"
 PLACES = "text_places.parquet"
 QUERIES = "text_queries.parquet"
@@ -43,7 +45,7 @@ def described(stage: Stage) -> str:
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset that trains one stage, from the checkpoint of the stage before."""
 
-    @dg.asset(
+    @asset(
         name=f"stage_{stage.name}",
         description=(
             f"One checkpoint: the text model after stage {stage.name} of the curriculum.\n\n"
@@ -51,7 +53,6 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         ),
         group_name="text_model",
         kinds={"pytorch", "mlflow"},
-        owners=OWNERS,
         code_version=f"{version(3, *READ_BY_TRAINING)}.{fingerprint(code_version(), stage.model_dump(mode='json'))}",
         deps=["triplets", "token_cache", *([f"stage_{stage.after}"] if stage.after else [])],
         pool="gpu",
@@ -125,10 +126,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
 stages = [stage_asset(stage) for stage in STAGES]
 
 
-@dg.asset(
+@asset(
     group_name="text_model",
     kinds={"pytorch", "parquet"},
-    owners=OWNERS,
     code_version=version(3, "evaluation.labelled"),
     deps=[f"stage_{STAGES[-1].name}", "triplets"],
     metadata=EMBEDDING_COLUMNS,

@@ -4,7 +4,7 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline.assets.common import (
-    OWNERS,
+    asset,
     columns,
     content_version,
     data_version,
@@ -17,10 +17,9 @@ from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
 
 
-@dg.asset(
+@asset(
     group_name="training_data",
     kinds={"duckdb", "polars", "parquet"},
-    owners=OWNERS,
     code_version=version(1),
     metadata=columns(
         anchor_code=("string", "the code compared with"),
@@ -52,10 +51,9 @@ def triplets(distances: pl.DataFrame, relations: pl.DataFrame, store: dg.Resourc
     )
 
 
-@dg.asset(
+@asset(
     group_name="training_data",
     kinds={"huggingface", "parquet"},
-    owners=OWNERS,
     code_version=version(2, "tokens", "model.base", "model.base_sha256"),
     metadata=columns(
         code=("string", "NAICS code"),
