@@ -1,17 +1,26 @@
 """When things are made: jobs, the schedule that retrains, the sensor that watches the source. No computation."""
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from naics_pipeline.assets.common import defined_conf
-from naics_pipeline.assets.taxonomy import source_cache
+from naics_pipeline.assets.taxonomy import SOURCE_CHECKSUMS, source_cache
 from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import census
 
+ENDS = ("descriptions", "evaluation_report")
+NOT_OVER = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 PROGRESS: dict[str, Any] = {"loggers": {"progress": {}}}
 
 full_pipeline = dg.define_asset_job(
@@ -21,16 +30,18 @@ full_pipeline = dg.define_asset_job(
     description="Everything, from the source to the report.",
 )
 
+RETRAINED = dg.AssetSelection.from_string('key:"triplets"+')
+
 retrain = dg.define_asset_job(
     "retrain",
-    dg.AssetSelection.from_string('key:"triplets"+'),
+    RETRAINED,
     config=PROGRESS,
     description="Training, refinement and evaluation, from the taxonomy as it was last read.",
 )
 
 
 def retraining_schedule() -> dg.ScheduleDefinition:
-    """Retrains once a month; stopped until it is switched on.
+    """Retrains once a month if that can give another model; stopped until it is switched on.
 
     Raises:
         SettingsError: orchestration.retraining_schedule is no cron expression.
@@ -40,24 +51,84 @@ def retraining_schedule() -> dg.ScheduleDefinition:
     cron = conf.settings.orchestration.retraining_schedule
     try:
         return dg.ScheduleDefinition(
-            name="monthly_retraining", job=retrain, cron_schedule=cron, execution_timezone="UTC"
+            name="monthly_retraining",
+            job=retrain,
+            cron_schedule=cron,
+            execution_timezone="UTC",
+            execution_fn=retrain_if_outdated,
+            description="Asks for a run where texts, settings or code have changed since the last training.",
         )
     except dg.DagsterInvalidDefinitionError as error:
         raise SettingsError(f"{conf.origins[key]}: {key} = {cron!r} is not possible: no cron expression.") from error
 
 
+def retrain_if_outdated(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A request that names what has changed; the same seed on the same inputs would give the same model again."""
+    assert context.repository_def is not None
+    changed = outdated(context.instance, context.repository_def.asset_graph)
+    if changed:
+        return dg.RunRequest(tags={"retrained_for": "; ".join(changed)})
+    return dg.SkipReason(
+        "Texts, settings and code are those of the last training, so that the same seed would give the same model. "
+        "Set another seed, or launch the job `retrain` by hand, to train all the same."
+    )
+
+
+def outdated(instance: dg.DagsterInstance, graph: BaseAssetGraph) -> list[str]:
+    """What of `retrain` was never made, or made by other code or settings, or from other inputs than there are now."""
+    versions = {key: latest_tags(instance, key).get("dagster/data_version") for key in graph.get_all_asset_keys()}
+    found = []
+    for key in graph.toposorted_asset_keys:
+        if key not in RETRAINED.resolve(graph):
+            continue
+        made, node = latest_tags(instance, key), graph.get(key)
+        name = key.to_user_string()
+        if not made:
+            found.append(f"{name} was never made")
+        elif made.get("dagster/code_version") != node.code_version:
+            found.append(f"{name}: other code or settings")
+        else:
+            found += [
+                f"{name}: another {parent.to_user_string()}"
+                for parent in sorted(node.parent_keys)
+                if made.get(f"dagster/input_data_version/{parent.to_user_string()}") != versions[parent]
+            ]
+    return found
+
+
+def latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey) -> Mapping[str, str]:
+    """What the latest materialization says of its version, code and inputs; nothing where there is none."""
+    event = instance.get_latest_materialization_event(key)
+    materialization = event.asset_materialization if event else None
+    return (materialization.tags or {}) if materialization else {}
+
+
 @dg.sensor(job=full_pipeline, minimum_interval_seconds=defined_conf().settings.orchestration.source_check_seconds)
 def source_changed(
     context: dg.SensorEvaluationContext, conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
-) -> dg.SensorResult | dg.SkipReason:
-    """Asks for a run of everything when the checksums of the source's files change; stopped until it is switched on."""
+) -> dg.RunRequest | dg.SkipReason:
+    """Asks for a run of everything while the source's files are not those that the report was made from.
+
+    So a run that failed is asked for again at the next look, and where nothing was built one is asked for at the first.
+    Stopped until it is switched on.
+    """
     settings = conf.settings
     found = census.source_checksums(settings.source, settings.vintage, settings.download, source_cache(store))
-    known = json.loads(context.cursor) if context.cursor else None
-    changed = sorted(name for name in found.keys() | (known or {}).keys() if found.get(name) != (known or {}).get(name))
-    if known is not None and not changed:
-        return dg.SkipReason(f"The {len(found)} files of {settings.source} are as they were.")
-    context.update_cursor(json.dumps(found, sort_keys=True))
-    if known is None:
-        return dg.SkipReason(f"Watching the {len(found)} files of {settings.source} from now on.")
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={"source_changed": ", ".join(changed)})])
+    under_way = context.instance.get_runs(dg.RunsFilter(job_name=full_pipeline.name, statuses=NOT_OVER), limit=1)
+    if under_way:
+        return dg.SkipReason(f"Run {under_way[0].run_id} of {full_pipeline.name} is not over yet.")
+    known = reported_checksums(context.instance)
+    if found == known:
+        return dg.SkipReason(f"The report was made from the {len(found)} files of {settings.source} as they are.")
+    changed = sorted(name for name in found.keys() | known.keys() if found.get(name) != known.get(name))
+    return dg.RunRequest(tags={"source_changed": ", ".join(changed)})
+
+
+def reported_checksums(instance: dg.DagsterInstance) -> dict[str, str]:
+    """File name → checksum of the source that the whole pipeline, up to the report, was last made from."""
+    described, reported = (instance.get_latest_materialization_event(dg.AssetKey(name)) for name in ENDS)
+    if described is None or reported is None or reported.timestamp < described.timestamp:
+        return {}
+    assert described.asset_materialization is not None
+    recorded = described.asset_materialization.metadata.get(SOURCE_CHECKSUMS)
+    return dict(recorded.value) if isinstance(recorded, dg.JsonMetadataValue) else {}  # type: ignore[arg-type]

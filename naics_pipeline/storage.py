@@ -241,8 +241,11 @@ class Store:
 
     def keep_unfinished(self, name: str) -> None:
         """Publishes the hidden work of an output that is not finished, so that another machine can go on with it."""
-        if not self.is_local and (unfinished := sorted(self.path(name).glob(".unfinished-*"))):
-            self.publish(_unfinished(name, unfinished[0]), unfinished[0])
+        if self.is_local:
+            return
+        for unfinished in self.path(name).glob(".unfinished-*"):
+            if any(_visible_files(unfinished)):
+                self.publish(f"{name}.unfinished/{unfinished.name.removeprefix('.unfinished-')}", unfinished)
 
     def resume_unfinished(self, name: str) -> None:
         """Fetches the unfinished work of another machine, where this one has none."""
@@ -339,10 +342,6 @@ class Store:
             is_current = current is not None and current.key.endswith(f"/{version}")
             if rest and made.isdigit() and not is_current and time.time() - int(made) > STALE_SECONDS:
                 self.filesystem.rm(keys)
-
-
-def _unfinished(name: str, work: Path) -> str:
-    return f"{name}.unfinished/{work.name.removeprefix('.unfinished-')}"
 
 
 def _visible_files(directory: Path) -> Iterator[Path]:

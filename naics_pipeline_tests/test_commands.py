@@ -144,21 +144,30 @@ def test_the_environment_file_respects_what_is_set(program, environment):
 
 
 @pytest.mark.slow
-def test_training_goes_on_after_a_kill(environment, tmp_path):
-    """The killed run neither keeps the accelerator nor stays in the UI and in MLflow as if it ran."""
+@pytest.mark.parametrize(
+    ("end", "recorded_as"),
+    [
+        (lambda process: os.killpg(process.pid, signal.SIGKILL), "FAILURE"),
+        (lambda process: process.kill(), "FAILURE"),
+        (lambda process: process.terminate(), "CANCELED"),
+    ],
+    ids=["kill -9 of all", "kill -9 of the first process", "SIGTERM"],
+)
+def test_training_goes_on_after_its_end(end, recorded_as, environment, tmp_path):
+    """The run that was ended neither keeps the accelerator nor stays in the UI and in MLflow as if it ran."""
     environment |= {"NAICS__TRAINING__EPOCHS_SCALE": "2"}
     data = tmp_path / "data"
     given = runs.materialize('+key:"triplets" or key:"activity_phrases" or key:"token_cache"', data)
     assert given.success
     command = ["dagster", "asset", "materialize", "-m", "naics_pipeline.definitions", "--select", "stage_01_only"]
-    killed = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
-    end = time.monotonic() + 300
+    ended = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
+    limit = time.monotonic() + 300
     while not list(data.glob("stages/01_only/.unfinished-*/last.ckpt")):
-        assert killed.poll() is None
-        assert time.monotonic() < end
+        assert ended.poll() is None
+        assert time.monotonic() < limit
         time.sleep(0.1)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+    end(ended)
+    ended.wait(30)
     assert not (data / "stages" / "01_only" / "best.safetensors").exists()
 
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
@@ -166,8 +175,28 @@ def test_training_goes_on_after_a_kill(environment, tmp_path):
     assert "goes on from its last finished epoch" in result.stderr + result.stdout
     assert (data / "stages" / "01_only" / "best.safetensors").is_file()
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
-        assert [run.status.value for run in instance.get_runs()] == ["SUCCESS", "FAILURE"]
+        assert [run.status.value for run in instance.get_runs()] == ["SUCCESS", recorded_as]
         assert instance.event_log_storage.get_concurrency_info("gpu").claimed_slots == []
     client = MlflowClient(tracking_uri=f"sqlite:///{data}/mlflow/mlflow.db")
     recorded = client.search_runs([found.experiment_id for found in client.search_experiments()])
     assert sorted(run.info.status for run in recorded) == ["FINISHED", "KILLED"]
+
+
+def test_our_message_is_the_last_on_the_terminal(environment, tmp_path):
+    """Of a setting that is refused when the definitions load, and of an asset that fails."""
+    command = "source conf/env.sh && dagster asset materialize --select index_entries"
+    said = last_line(command, environment | {"NAICS__GRAPH__STEPS": "many"})
+    assert said.startswith("environment NAICS__GRAPH__STEPS: graph.steps = 'many' is not possible")
+    source = tmp_path / "workbooks"
+    source.mkdir()
+    said = last_line(command, environment | {"NAICS_SOURCE": str(source)})
+    assert said.startswith(f"index_entries failed: {source}/2-6 digit_2022_Codes.xlsx: no such file.")
+
+
+def last_line(command: str, environment: dict[str, str]) -> str:
+    """The last line that a command which fails prints."""
+    result = subprocess.run(
+        ["bash", "-c", f"{command} 2>&1"], env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode != 0
+    return result.stdout.strip().splitlines()[-1]

@@ -11,6 +11,8 @@ from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import census, text, tree
 
 SOURCE = ("source", "vintage")
+SOURCE_CHECKSUMS = "source_checksums"
+"""Metadata of `descriptions`: file name → SHA-256 of what it was made from."""
 PAIR = {
     "idx_i": ("u16", "index of the first code"),
     "idx_j": ("u16", "index of the second code, above idx_i"),
@@ -70,7 +72,14 @@ def descriptions(
     """One row per code, in Census order: its title and cleaned texts."""
     books = read_books(conf, store)
     frame = text.descriptions(books, index_entries)
-    return frame_output(frame, {"source": books.origin, "levels": rows(frame["level"].value_counts().sort("level"))})
+    return frame_output(
+        frame,
+        {
+            "source": books.origin,
+            SOURCE_CHECKSUMS: books.checksums,
+            "levels": rows(frame["level"].value_counts().sort("level")),
+        },
+    )
 
 
 @asset(

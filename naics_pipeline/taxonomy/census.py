@@ -6,7 +6,7 @@ What the texts mean is the business of `text.py`; here a row number is still kno
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +24,8 @@ SAMPLE = Path(__file__).parents[1] / "sample"
 SAMPLE_VINTAGE = 2022
 MERGED_RANGES = {"31-33": "31", "44-45": "44", "48-49": "48"}
 HEADER_SEARCH_ROWS = 10
+DIGITS_OF_ENTRIES = 6
+"""Index entries belong to the most detailed codes: one under a shorter code would be a query without an answer."""
 Getter = Callable[[str, Download, Path], Path]
 
 
@@ -37,6 +39,7 @@ class Workbooks:
         index: code, entry.
         cross_references: code, statement.
         origin: where they came from, for messages.
+        checksums: file name → SHA-256 of what was read.
     """
 
     codes: pl.DataFrame
@@ -44,6 +47,7 @@ class Workbooks:
     index: pl.DataFrame
     cross_references: pl.DataFrame
     origin: str
+    checksums: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,9 +128,10 @@ def read_source(source: str, vintage: int, download: Download, cache: Path) -> W
     return Workbooks(
         codes=tables["codes"].frame.drop("row"),
         descriptions=tables["descriptions"].frame.drop("row"),
-        index=_with_known_codes(tables["index"], known, "entry"),
+        index=_with_known_codes(tables["index"], known.filter(known.str.len_chars() == DIGITS_OF_ENTRIES), "entry"),
         cross_references=_with_known_codes(tables["cross_references"], known, "statement"),
         origin=f"{source} (NAICS {vintage})",
+        checksums=_checksums(paths),
     )
 
 
@@ -137,6 +142,10 @@ def source_checksums(source: str, vintage: int, download: Download, cache: Path)
     the next `read_source` reads them.
     """
     paths = _paths(source, vintage, download, cache, web.refresh)
+    return _checksums(paths)
+
+
+def _checksums(paths: dict[str, Path]) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
 
 
@@ -278,7 +287,7 @@ def _with_known_codes(table: _Table, known: pl.Series, column: str) -> pl.DataFr
         first = others.row(0, named=True)
         logger.log(
             logging.WARNING if others["code"].str.contains("[0-9]").any() else logging.INFO,
-            "%s: %d rows without a known code or without text left out, the first with %r",
+            "%s: %d rows left out, without a text or without a code that may have one, the first with %r",
             table.place("code", first["row"]),
             others.height,
             first["code"],
