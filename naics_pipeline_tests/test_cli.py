@@ -160,9 +160,12 @@ def test_explore_writes_a_page_with_a_users_own_columns(naics, embeddings_file, 
     table, page = tmp_path / "wages.csv", tmp_path / "page.html"
     table.write_text("code,wage\n11,1.5\n")
     own = f"data_dir={tmp_path}"
-    code, out, err = naics("explore", embeddings_file, "--out", page, "--columns", table, "--set", own)
+    again = tmp_path / embeddings_file.name
+    again.write_bytes(embeddings_file.read_bytes())
+    code, out, err = naics("explore", embeddings_file, again, "--out", page, "--columns", table, "--set", own)
     assert (code, err) == (0, "")
     assert str(page) in out
+    assert f'"label":"{again}"' in page.read_text()
     assert '"label":"wage","kind":"number"' in page.read_text()
     table.write_text("name,wage\n11,1.5\n")
     assert "no column 'code'" in naics("explore", embeddings_file, "--out", page, "--columns", table, "--set", own)[2]

@@ -101,7 +101,7 @@ def refined_evaluation(
 @asset(
     group_name="evaluation",
     kinds={"html", "mlflow"},
-    code_version=version(1, "source", "vintage", "graph.smoothing_rounds"),
+    code_version=version(2, "source", "vintage", "graph.smoothing_rounds"),
     deps=["text_evaluation", "refined_evaluation", "triplets"],
 )
 def evaluation_report(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_LABELS = {"refined_embeddings": "Refined by the graph", "text_embeddings": "Text model"}
+
 
 class Viewer(StrEnum):
     """Whose format `export` writes."""
@@ -52,7 +54,10 @@ def explore(
 
     store = Store(config.load(profile, overrides(set_)).settings.data_dir)
     files = files or _kinds(store)
-    spaces = {_label(file): read_embeddings(file) for file in files}
+    labels = [_LABELS.get(file.stem, file.stem) for file in files]
+    if len(set(labels)) < len(labels):
+        labels = [str(file) for file in files]
+    spaces = {label: read_embeddings(file) for label, file in zip(labels, files, strict=True)}
     tree = Tree.from_codes(next(iter(spaces.values())).codes.tolist())
     known = store.exists("descriptions.parquet")
     empty = pl.DataFrame(schema={"code": pl.String, "title": pl.String})
@@ -99,11 +104,6 @@ def _kinds(store: Store) -> list[Path]:
     names = ("refined_embeddings.parquet", "text_embeddings.parquet")
     found = [store.local(name) for name in names if store.exists(name)]
     return found or [store.local(names[1])]
-
-
-def _label(file: Path) -> str:
-    names = {"refined_embeddings": "Refined by the graph", "text_embeddings": "Text model"}
-    return names.get(file.stem, file.stem)
 
 
 def _with_texts(files: list[Path]) -> "tuple[Embeddings, Embeddings, Embeddings] | None":

@@ -26,7 +26,7 @@ def explorer_content(
     columns: pl.DataFrame | None = None,
     about: str = "",
 ) -> dict[str, Any]:
-    """The page's data, ready for JSON.
+    """The page's data, ready for JSON. A matrix of all distances is held for each space.
 
     Args:
         spaces: label → points of all codes; the first is shown first.
@@ -37,7 +37,7 @@ def explorer_content(
         about: where this comes from, in a few words.
     Raises:
         ModelError: a space's codes are not those of the tree.
-        NaicsError: columns has no column code, or none of the tree's codes.
+        NaicsError: columns has no column code, none of the tree's codes, or a column of lists.
     """
     pictured = {label: PicturedSpace.of(space, tree) for label, space in spaces.items()}
     own = _code_columns(columns, tree) if columns is not None else []
@@ -100,6 +100,8 @@ def _code_columns(columns: pl.DataFrame, tree: Tree) -> list[dict[str, Any]]:
     found = []
     for name in frame.columns[1:]:
         values = frame[name]
+        if values.dtype.is_nested():
+            raise NaicsError(f"columns to colour by: '{name}' holds {values.dtype}, not one value for each code.")
         if values.dtype.is_numeric():
             found.append(column(f"own {name}", name, values.cast(pl.Float64).fill_null(float("nan")).to_numpy(), 6))
         else:

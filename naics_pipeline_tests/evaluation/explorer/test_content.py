@@ -36,6 +36,17 @@ def test_neighbours_are_those_of_the_full_space(content: dict[str, Any], space: 
     assert np.allclose(np.take_along_axis(distances, near, axis=1), far, atol=1e-3)
 
 
+def test_a_euclidean_space_has_a_page_too(sample_tree: Tree, sample_descriptions: pl.DataFrame) -> None:
+    flat = np.random.default_rng(1).normal(size=(len(sample_tree), 4))
+    space = Embeddings(sample_tree.codes, flat, geometry="euclidean")
+    shown = explorer_content({"flat": space}, sample_descriptions, sample_tree)["spaces"][0]
+    assert shown["columns"][0]["values"] == pytest.approx(np.linalg.norm(flat, axis=1).tolist(), abs=1e-3)
+    packed = np.frombuffer(base64.b64decode(shown["points"]["base64"]), dtype="<i2").reshape(-1, 4)
+    assert np.allclose(packed * shown["points"]["step"], flat, atol=1e-3)
+    at = shown["neighbours"][0]
+    assert shown["distances"][0] == pytest.approx(np.linalg.norm(flat[0] - flat[at]), abs=1e-3)
+
+
 def test_order_of_the_rows_does_not_matter(
     content: dict[str, Any], space: Embeddings, sample_tree: Tree, sample_descriptions: pl.DataFrame
 ) -> None:
@@ -109,6 +120,9 @@ def test_columns_of_a_users_own(space: Embeddings, sample_descriptions: pl.DataF
     assert (kind["kind"], kind["values"][:4]) == ("category", ["a", "b", None, None])
     with pytest.raises(NaicsError, match="no column 'code'"):
         explorer_content({"mine": space}, sample_descriptions, sample_tree, columns=table.drop("code"))
+    lists = table.with_columns(kinds=pl.lit([1, 2]))
+    with pytest.raises(NaicsError, match="'kinds' holds List"):
+        explorer_content({"mine": space}, sample_descriptions, sample_tree, columns=lists)
     strangers = table.with_columns(code=pl.lit("000000"))
     with pytest.raises(NaicsError, match="none of the values"):
         explorer_content({"mine": space}, sample_descriptions, sample_tree, columns=strangers)

@@ -116,7 +116,7 @@ function confusionChart(place, model, picked) {
 
 /** Reliability: of the answers given such a probability, how many are right; below, how many answers there are. */
 function reliabilityChart(place, level, bins) {
-  const heading = `${level} digits · calibration error ${shown(bins.error, 3)}`;
+  const heading = `${level} digits · error ${shown(bins.error, 3)}`;
   const drawn = chart(place, heading, 300, 330, `Reliability at ${level} digits`);
   const box = { left: 62, right: 292, top: 8, bottom: 222 };
   yAxis(drawn, box, 1, "share right", (value) => `${Math.round(100 * value)} %`);
@@ -138,5 +138,5 @@ function reliabilityChart(place, level, bins) {
     const x = box.left + (box.right - box.left) * value;
     drawn.append(svgText(x, box.bottom + 16, `${100 * value} %`, { "text-anchor": value === 1 ? "end" : "middle" }));
   }
-  drawn.append(svgText((box.left + box.right) / 2, 320, "probability of the first answer; bars: texts (√)", { "text-anchor": "middle" }));
+  drawn.append(svgText((box.left + box.right) / 2, 320, "probability of the first answer", { "text-anchor": "middle" }));
 }
