@@ -12,11 +12,11 @@ class Section(BaseModel):
 
 
 class Download(Section):
-    base_url: str = "https://www.census.gov/naics"
-    timeout_seconds: float = Field(60, gt=0)
-    retries: int = Field(4, ge=0)
-    backoff_seconds: float = Field(1.0, ge=0)
-    max_megabytes: float = Field(50, gt=0)
+    base_url: str = Field("https://www.census.gov/naics", description="below it a directory per vintage, 2022NAICS")
+    timeout_seconds: float = Field(60, gt=0, description="how long the server may keep silent")
+    retries: int = Field(4, ge=0, description="after a failure that may pass")
+    backoff_seconds: float = Field(1.0, ge=0, description="waits between retries begin with about this and double")
+    max_megabytes: float = Field(50, gt=0, description="of one workbook")
 
 
 class Taxonomy(Section):
@@ -34,16 +34,16 @@ class Tokens(Section):
     """Longest token sequence by the adapter that reads it, special tokens included."""
 
     short: int = Field(96, ge=4, description="titles, index entries, phrases, sentences, free text")
-    description: int = Field(128, ge=4)
-    excluded: int = Field(128, ge=4)
+    description: int = Field(128, ge=4, description="of a code")
+    excluded: int = Field(128, ge=4, description="the cross-references of a code")
 
 
 class Adapter(Section):
     """Low-rank adapter of all linear layers of some blocks; Hu et al. (2022)."""
 
-    rank: int = Field(8, ge=1)
-    alpha: int = Field(16, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(8, ge=1, description="of the matrices that are learned")
+    alpha: int = Field(16, ge=1, description="what they say counts alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of their input, in training")
     blocks: int | None = Field(
         None,
         ge=0,
@@ -62,9 +62,9 @@ class Adapters(Section):
 class Shares(Section):
     """What each channel counts in a code's point before training moves it; only their ratios matter."""
 
-    title: float = Field(0.25, gt=0)
+    title: float = Field(0.25, gt=0, description="what its title says")
     description: float = Field(0.25, gt=0, description="the more, the fewer examples codes have")
-    examples: float = Field(0.5, gt=0)
+    examples: float = Field(0.5, gt=0, description="the mean of its index entries")
     excluded: float = Field(0.02, gt=0, description="what a code leaves out says least of it")
 
 
@@ -80,37 +80,37 @@ class Model(Section):
         0.5, ge=0, lt=1, description="of the base's own vector in that of a short text; it knows words no training has"
     )
     shares: Shares = Shares()
-    channel_dropout: float = Field(0.1, ge=0, lt=1)
-    fusion: Literal["moe", "linear"] = "moe"
-    experts: int = Field(4, ge=1)
-    top_k: int = Field(2, ge=1)
-    expert_dim: int = Field(256, ge=1)
-    fusion_dropout: float = Field(0.1, ge=0, lt=1)
+    channel_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a step does not see a channel of a code")
+    fusion: Literal["moe", "linear"] = Field("moe", description="mixture of experts, or one linear map (ablation)")
+    experts: int = Field(4, ge=1, description="of the mixture")
+    top_k: int = Field(2, ge=1, description="experts that a code is given to; at most experts")
+    expert_dim: int = Field(256, ge=1, description="hidden width of an expert")
+    fusion_dropout: float = Field(0.1, ge=0, lt=1, description="of what the experts read, and inside them")
     offset_dropout: float = Field(
         0.1, ge=0, le=1, description="share of codes placed by their texts alone in a step; 1: codes have no offset"
     )
-    geometry: Literal["lorentz", "euclidean"] = "lorentz"
-    embedding_dim: int = Field(128, ge=2)
+    geometry: Literal["lorentz", "euclidean"] = Field("lorentz", description="euclidean: an ablation, not refined")
+    embedding_dim: int = Field(128, ge=2, description="d; a point has d + 1 coordinates")
     edge_length: float = Field(0.5, gt=0, description="where the learned length of an edge of the tree starts")
-    curvature: float = Field(1.0, ge=0.1, le=10)
-    learn_curvature: bool = False
+    curvature: float = Field(1.0, ge=0.1, le=10, description="c of a space with sectional curvature -c")
+    learn_curvature: bool = Field(False, description="curvature is where a learned one starts")
     max_radius: float = Field(8.0, gt=0, le=12, description="bound of the points' radius, in units of 1/sqrt(c)")
 
 
 class Objective(Section):
     """Weights of the terms of the loss (0: not computed) and their constants."""
 
-    contrastive: float = Field(0.03, ge=0)
-    query: float = Field(1.0, ge=0)
-    hierarchy: float = Field(0.5, ge=0)
-    radius: float = Field(0.05, ge=0)
-    balance: float = Field(0.2, ge=0)
-    contrastive_loss: Literal["dcl", "infonce"] = "dcl"
-    temperature: float = Field(0.5, ge=0.01, le=10)
+    contrastive: float = Field(0.03, ge=0, description="pairs of codes nearer than their negatives")
+    query: float = Field(1.0, ge=0, description="short texts nearest to their six-digit code")
+    hierarchy: float = Field(0.5, ge=0, description="distances follow those of the tree")
+    radius: float = Field(0.05, ge=0, description="each level has its distance from the origin")
+    balance: float = Field(0.2, ge=0, description="every expert gets its share of the codes")
+    contrastive_loss: Literal["dcl", "infonce"] = Field("dcl", description="infonce: the positive joins the sum")
+    temperature: float = Field(0.5, ge=0.01, le=10, description="of the contrastive term")
     learn_temperature: bool = Field(False, description="temperature is where a learned one starts")
     margin: float = Field(0.5, ge=0, description="norm-adaptive margin: this times sech(radius of the anchor)")
     in_batch_negatives: bool = Field(False, description="codes of the batch beyond the positive join in")
-    query_temperature: float = Field(0.25, ge=0.01, le=10)
+    query_temperature: float = Field(0.25, ge=0.01, le=10, description="of the query term")
     learn_query_temperature: bool = Field(True, description="query_temperature is where a learned one starts")
     query_smoothing: float = Field(0.1, ge=0, lt=1, description="share of a query's target given to relatives")
     query_margin: float = Field(0.5, ge=0, description="how much nearer a code that Census warns of is made to look")
@@ -122,7 +122,7 @@ class Training(Section):
     variations: float = Field(
         0.25, ge=0, description="texts made of a code's examples (joined, turned round, misspelt), as a share of them"
     )
-    pairs_per_batch: int = Field(32, ge=1)
+    pairs_per_batch: int = Field(32, ge=1, description="pairs of codes in a step, each with k_negatives negatives")
     live_codes: int | None = Field(
         None, ge=1, description="codes of a batch whose long texts are read afresh, the others keep theirs; null: all"
     )
@@ -133,10 +133,10 @@ class Training(Section):
     )
     epochs_scale: float = Field(1.0, gt=0, description="multiplies each stage's epochs")
     adapter_rate: float = Field(0.5, ge=0, description="learning rate of the adapters as a multiple of the stage's")
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_fraction: float = Field(0.06, ge=0, lt=1)
-    gradient_clip: float = Field(1.0, gt=0)
-    accumulate: int = Field(1, ge=1)
+    weight_decay: float = Field(0.01, ge=0, description="of matrices; AdamW")
+    warmup_fraction: float = Field(0.06, ge=0, lt=1, description="share of a stage in which the rate rises")
+    gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient of all weights")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step of the optimiser")
     early_stopping_patience: int | None = Field(None, ge=1, description="in epochs; null: off")
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="share of pairs of codes never trained on")
     left_out_fraction: float = Field(
@@ -148,19 +148,19 @@ class Training(Section):
 class GraphObjective(Section):
     """Weights of the terms of the graph model's loss (0: not computed); where they are learned, where they start."""
 
-    triplet: float = Field(0.01, ge=0)
-    radius: float = Field(0.1, ge=0)
-    stress: float = Field(1.0, ge=0)
-    retention: float = Field(0.002, ge=0)
+    triplet: float = Field(0.01, ge=0, description="a positive nearer than each negative, by a margin")
+    radius: float = Field(0.1, ge=0, description="each level has its distance from the origin")
+    stress: float = Field(1.0, ge=0, description="distances equal those of the tree")
+    retention: float = Field(0.002, ge=0, description="distances within a sector stay as in the text model")
 
 
 class Graph(Section):
-    layers: int = Field(2, ge=1)
-    sibling_weight: float = Field(0.5, ge=0, lt=1)
-    grandparent_weight: float = Field(0.5, ge=0, lt=1)
-    great_grandparent_weight: float = Field(0.25, ge=0, lt=1)
-    attention_dim: int = Field(16, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    layers: int = Field(2, ge=1, description="rounds of messages")
+    sibling_weight: float = Field(0.5, ge=0, lt=1, description="of such an edge, where one of the tree has 1; 0: none")
+    grandparent_weight: float = Field(0.5, ge=0, lt=1, description="likewise")
+    great_grandparent_weight: float = Field(0.25, ge=0, lt=1, description="likewise")
+    attention_dim: int = Field(16, ge=1, description="width in which a message is weighed")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of what a layer adds, in training")
     offset_dropout: float = Field(0.1, ge=0, lt=1, description="share of codes placed without their offset in a step")
     max_radius: float = Field(
         8.0, gt=0, le=12, description="bound of the refined points' radius, in units of 1/sqrt(c)"
@@ -170,7 +170,7 @@ class Graph(Section):
     )
     objective: GraphObjective = GraphObjective()
     weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="uncertainty: the weights are learned")
-    k_negatives: int = Field(16, ge=1)
+    k_negatives: int = Field(16, ge=1, description="of each pair of anchor and positive")
     bucket_percentages: dict[int, float] = Field(
         {1: 0.40, 2: 0.20, 3: 0.10, 4: 0.10, 5: 0.10, 6: 0.05, 8: 0.05},
         description="hardness of the negatives → share",
@@ -185,7 +185,7 @@ class Graph(Section):
         description="a taxonomy of more pairs of codes shows each step a random sample of about so many",
     )
     steps_per_epoch: int = Field(10, ge=1, description="steps between reports and between draws of triplets")
-    learning_rate: float = Field(0.05, gt=0)
+    learning_rate: float = Field(0.05, gt=0, description="of Adam")
     left_out_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of deepest codes that a second, measuring fit leaves out; 0: no such fit"
     )
@@ -214,11 +214,11 @@ class Settings(Section):
     """Every setting of the pipeline."""
 
     source: str = Field("sample", description="sample, census, or a directory that holds the four workbooks")
-    vintage: Literal[2017, 2022] = 2022
+    vintage: Literal[2017, 2022] = Field(2022, description="year of the classification")
     data_dir: str = Field("data", description="where outputs go: a directory or any fsspec URL")
     curriculum: str = Field("conf/curriculum", description="directory of stage files")
-    accelerator: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    seed: int = Field(42, ge=0)
+    accelerator: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto: the best that there is")
+    seed: int = Field(42, ge=0, description="of everything that is drawn; one seed on one machine gives one result")
     download: Download = Download()
     taxonomy: Taxonomy = Taxonomy()
     tokens: Tokens = Tokens()

@@ -37,16 +37,20 @@ class Stage(Section):
         ge=0,
         description="in place of the profile's; 0: adapters stay, each text is read once for the whole stage",
     )
-    positive_levels: Annotated[tuple[Level, ...], Several] = ()
-    positive_distance_min: float | None = Field(None, ge=0)
-    positive_distance_max: float | None = Field(None, gt=0)
+    positive_levels: Annotated[tuple[Level, ...], Several] = Field(
+        (), description="numbers of digits a positive may have"
+    )
+    positive_distance_min: float | None = Field(None, ge=0, description="of anchor and positive, in `distances`")
+    positive_distance_max: float | None = Field(None, gt=0, description="likewise; null: the whole sector")
     positive_relations: tuple[str, ...] | None = Field(None, description="names of relations; null: all")
     max_positives: int | None = Field(None, ge=1, description="per anchor and epoch; null: all")
-    difficulty_buckets: Annotated[tuple[Bucket, ...], Several] = ()
-    bucket_percentages: dict[Bucket, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
-    k_negatives: int = Field(16, ge=1)
-    epochs: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
+    difficulty_buckets: Annotated[tuple[Bucket, ...], Several] = Field((), description="hardness of negatives, 1 to 8")
+    bucket_percentages: dict[Bucket, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="share of each bucket among the negatives; together 1"
+    )
+    k_negatives: int = Field(16, ge=1, description="of each pair")
+    epochs: int = Field(ge=1, description="times training.epochs_scale; an epoch is every short text once")
+    learning_rate: float = Field(gt=0, description="at its highest, after the warm-up")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Stage":
