@@ -18,6 +18,7 @@ from naics_pipeline.resources import TrackedRun, Tracking
 from naics_pipeline.storage import Store
 
 if TYPE_CHECKING:
+    from naics_pipeline.evaluation.frozen import FrozenVectors
     from naics_pipeline.evaluation.report import ReportContent
     from naics_pipeline.taxonomy.tree import Tree
     from naics_pipeline.text_model.embeddings import Embeddings
@@ -34,7 +35,7 @@ EXAMPLES, NEIGHBOURS = 3, 8
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(2, *READ_BY_EVALUATION),
+    code_version=version(3, *READ_BY_EVALUATION),
     deps=["text_embeddings", "triplets"],
 )
 def text_evaluation(
@@ -47,20 +48,27 @@ def text_evaluation(
 ) -> dg.MaterializeResult:
     """One set of metrics: the text model's points against the tree and on held-out entries, beside baselines."""
     from naics_pipeline.evaluation import summary
+    from naics_pipeline.scorers.ensemble import all_scorers
     from naics_pipeline.text_model.embeddings import read_embeddings
 
     settings = conf.settings
-    tree = tree_of(descriptions)
-    labelled = read_embeddings(store.local(LABELLED)) if settings.evaluation.labelled else None
+    tree, encode = tree_of(descriptions), frozen_vectors(conf, store)
+    names = {"places": PLACES, "queries": TEXT_QUERIES}
+    if settings.evaluation.labelled:
+        names["labelled"] = LABELLED
     with tracking.start_run(context, conf.flat(), stage="text_evaluation") as run:
+        texts = {name: encode.with_vectors(name, read_embeddings(store.local(file))) for name, file in names.items()}
+        labelled = texts.get("labelled")
         content = summary.measure_text(
             read_embeddings(store.local(TEXT)),
-            read_embeddings(store.local(TEXT_QUERIES)),
+            texts["queries"],
             tree,
-            baselines=baseline_rows(conf, store, descriptions, index_entries, tree, labelled),
+            baselines=baseline_rows(conf, encode, descriptions, index_entries, tree, labelled),
             cutoffs=settings.evaluation.cutoffs,
-            places=read_embeddings(store.local(PLACES)),
+            seed=settings.seed,
+            places=texts["places"],
             labelled=labelled,
+            scorers=all_scorers(settings.seed),
         )
         log_metrics(run, content["text"], content["baselines"])
         return publish_metrics(store, TEXT_METRICS, content, content["text"])
@@ -159,9 +167,18 @@ def spaces_of(conf: Config, store: Store, tree: "Tree") -> "dict[str, Embeddings
     return variants(text, refined, tree, conf.settings.graph.smoothing_rounds)
 
 
+def frozen_vectors(conf: Config, store: Store) -> "FrozenVectors":
+    """The base model as it comes, with what it said of texts in earlier runs."""
+    from naics_pipeline.evaluation.frozen import FrozenVectors
+    from naics_pipeline.text_model.device import resolve
+
+    model, device = conf.settings.model, str(resolve(conf.settings.accelerator))
+    return FrozenVectors(model.base, model.base_sha256, device, store.path(FROZEN_VECTORS))
+
+
 def baseline_rows(
     conf: Config,
-    store: Store,
+    encode: "FrozenVectors",
     descriptions: pl.DataFrame,
     index_entries: pl.DataFrame,
     tree: "Tree",
@@ -170,21 +187,16 @@ def baseline_rows(
     """What methods without training reach on the same texts; nothing where they are switched off."""
     from naics_pipeline.evaluation.baselines import baselines
     from naics_pipeline.taxonomy.text import repeated_entries
-    from naics_pipeline.text_model.device import resolve
 
-    settings = conf.settings
-    if not settings.evaluation.baselines:
+    if not conf.settings.evaluation.baselines:
         return {}
     return baselines(
         descriptions,
         index_entries.with_columns(repeated=repeated_entries(descriptions, index_entries)),
-        settings.model.base,
+        encode,
         tree,
-        seed=settings.seed,
-        sha256=settings.model.base_sha256,
-        device=str(resolve(settings.accelerator)),
+        seed=conf.settings.seed,
         labelled=None if labelled is None else labelled.columns,
-        cache=store.path(FROZEN_VECTORS),
     )
 
 
@@ -279,7 +291,7 @@ def publish_metrics(store: Store, name: str, content: dict[str, Any], own: Mappi
 
     write_metrics(store.path(name), content)
     store.publish(name)
-    shown = ("cophenetic_correlation", "parent_retrieval@1", "query_top1", "mixed/query_top1", "labelled/parts/top1")
+    shown = ("cophenetic_correlation", "parent_retrieval@1", "query_top1", "blend/query_top1", "labelled/parts/top1")
     logger.info(", ".join(f"{metric} {own[metric]:.3f}" for metric in shown if metric in own))
     return dg.MaterializeResult(
         metadata={**{metric: float(value) for metric, value in own.items()}, **place(store, name)},

@@ -53,8 +53,8 @@ def evaluate(
     beside = {
         kind: read_embeddings(path) if path else texts_beside(file, embeddings, kind) for kind, path in named.items()
     }
-    if (texts := beside.pop("queries")) is not None:
-        metrics |= retrieval.evaluate_texts(embeddings, texts, **beside).metrics
+    if (texts := beside["queries"]) is not None:
+        metrics |= retrieval.evaluate_texts(embeddings, texts, beside["places"], beside["labelled"]).metrics
     else:
         typer.echo("No file of queries of this run beside it: structure only (--queries names one).", err=True)
     if as_json:

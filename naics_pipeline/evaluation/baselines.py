@@ -1,27 +1,25 @@
 """What simple methods reach on the same codes and the same texts: the rows every result is read against."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
-from scipy.sparse import hstack
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.svm import LinearSVC
 
-from naics_pipeline.evaluation.frozen import Encode, FrozenVectors
+from naics_pipeline.evaluation.frozen import Encode
 from naics_pipeline.evaluation.labelled import LabelledTexts
 from naics_pipeline.evaluation.retrieval import Queries, search_scores
 from naics_pipeline.evaluation.structure import structure_metrics
-from naics_pipeline.scorers.mixture import Mixture
-from naics_pipeline.scorers.space import CODE, positions
+from naics_pipeline.scorers.embedding import EmbeddingScorer
+from naics_pipeline.scorers.ensemble import CODE, ENTRY, CalibratedBlend
+from naics_pipeline.scorers.lexical import LexicalScorer
+from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
+from naics_pipeline.scorers.scorer import positions
+from naics_pipeline.scorers.support_vectors import SupportVectorScorer
 from naics_pipeline.taxonomy.text import TRAIN
 from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.text_model.embeddings import Embeddings
 
-_QUERIES_PER_BLOCK = 512
 # Of a long description only its beginning, so that examples find room among the tokens: 0.56 top-1 instead of 0.47.
 _DESCRIPTION_CHARACTERS = 200
 
@@ -29,33 +27,27 @@ _DESCRIPTION_CHARACTERS = 200
 def baselines(
     descriptions: pl.DataFrame,
     index_entries: pl.DataFrame,
-    base: str,
+    encode: Encode,
     tree: Tree,
     *,
     seed: int,
-    sha256: str | None = None,
-    device: str = "cpu",
     labelled: pl.DataFrame | None = None,
-    cache: Path | None = None,
 ) -> dict[str, dict[str, float]]:
     """Metrics of methods that know nothing of the tree: row → metrics under the usual names.
 
     tfidf and frozen_text (the base model, not trained) compare a query with each code's text, and codes with one
     another, so these two have structure metrics too. linear_svm learns from the train entries. frozen_centroid compares
     with the mean of a code's title and train entries, frozen_nearest_entry with the nearest of them, and frozen_mixed
-    mixes these two as the read-outs of a space are mixed.
+    blends these two as those of a space are blended.
 
     Args:
         index_entries: code, entry, split, and repeated where metrics without repeated entries are wanted.
-        base, sha256: the base model and what its weights must hash to, as in `encode_texts`.
+        encode: the base model, as a rule a `FrozenVectors`.
         seed: of the SVM's coordinate descent.
-        device: where the base model runs.
         labelled: rows of `labelled.read_labelled`, asked of every method.
-        cache: directory where the base model's vectors are kept for the next time.
     """
     corpus = _Corpus(descriptions, index_entries, labelled)
     rows: dict[str, dict[str, float]] = {}
-    encode = FrozenVectors(base, sha256, device, cache)
     for method in (_tfidf(corpus), _linear_svm(corpus, seed), _frozen(corpus, encode)):
         for row in method:
             rows[row.name] = corpus.metrics(row)
@@ -69,11 +61,23 @@ def _joined(codes: pl.DataFrame, description: pl.Expr) -> list[str]:
     return codes.select(text.alias("text"))["text"].to_list()
 
 
+def _words(codes: np.ndarray, texts: list[str]) -> Embeddings:
+    """Texts that are words alone."""
+    return Embeddings(
+        codes, np.zeros((len(texts), 0)), columns=pl.DataFrame({"text": texts}, schema={"text": pl.String})
+    )
+
+
+def _vectors(codes: np.ndarray, vectors: np.ndarray) -> Embeddings:
+    """Texts as vectors of length 1, compared by their angle."""
+    return Embeddings(codes, vectors, geometry="cosine")
+
+
 @dataclass(frozen=True)
 class _Row:
-    """A method's scores: (Q, L) of the texts asked, less is better, and (N, N) between codes where it has such.
+    """A method's scores: (Q, L) of the texts asked, more is better, and (N, N) distances between codes if it has any.
 
-    Scores that are negative probabilities are averaged over the parts of labelled texts, too.
+    Scores that are probabilities are averaged over the parts of labelled texts, too.
     """
 
     name: str
@@ -89,12 +93,13 @@ class _Corpus:
     """
 
     def __init__(self, descriptions: pl.DataFrame, index_entries: pl.DataFrame, labelled: pl.DataFrame | None) -> None:
-        codes = descriptions.sort("code")
-        self.texts = _joined(codes, pl.col("description"))
-        self.short_texts = _joined(codes, pl.col("description").str.slice(0, _DESCRIPTION_CHARACTERS))
-        self.is_candidate: np.ndarray = (codes["level"] == 6).to_numpy()
-        self.candidates = codes["code"].to_numpy().astype(np.str_)[self.is_candidate]
-        self.titles: list[str] = codes["title"].filter(pl.Series(self.is_candidate)).to_list()
+        frame = descriptions.sort("code")
+        self.texts = _joined(frame, pl.col("description"))
+        self.short_texts = _joined(frame, pl.col("description").str.slice(0, _DESCRIPTION_CHARACTERS))
+        self.codes = frame["code"].to_numpy().astype(np.str_)
+        self.is_candidate: np.ndarray = (frame["level"] == 6).to_numpy()
+        self.candidates = self.codes[self.is_candidate]
+        self.titles: list[str] = frame["title"].filter(pl.Series(self.is_candidate)).to_list()
         train = index_entries.filter(pl.col("split") == TRAIN).sort("code", maintain_order=True)
         self.train, self.labels = train["entry"].to_list(), train["code"].to_numpy().astype(np.str_)
         entries = index_entries.filter(pl.col("split") != TRAIN)
@@ -102,78 +107,60 @@ class _Corpus:
         self.entries: list[str] = entries["entry"].to_list()
         self.labelled_texts: list[str] = [] if labelled is None else labelled["text"].to_list()
         self.labelled = None if labelled is None else LabelledTexts.of(labelled, self.candidates)
-        self.asked = [*self.entries, *self.labelled_texts]
-
-    def by_candidate(self, scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Scores per code (Q, K) as distances per candidate (Q, L): less is better, inf where a code has no score."""
-        distances = np.full((len(scores), len(self.candidates)), np.inf)
-        distances[:, np.searchsorted(self.candidates, codes)] = -scores
-        return distances
+        asked = [*self.entries, *self.labelled_texts]
+        self.asked = _words(np.full(len(asked), ""), asked)
 
     def metrics(self, row: _Row) -> dict[str, float]:
         """Of entries and, where there are such, of labelled texts."""
         entries, labelled = np.split(row.asked, [len(self.entries)])
-        metrics = search_scores({CODE: entries}, self.candidates, self.queries).metrics
+        metrics = search_scores({CODE: -entries}, self.candidates, self.queries).metrics
         if self.labelled is None:
             return metrics
-        return metrics | self.labelled.metrics({CODE: labelled}, -labelled if row.is_probability else None)
+        return metrics | self.labelled.metrics({CODE: -labelled}, labelled if row.is_probability else None)
 
-    def mixed(self, code: np.ndarray, entry: np.ndarray) -> np.ndarray:
-        """Both read-outs of the asked texts as one, fitted on the validation entries."""
+    def blended(self, scores: dict[str, np.ndarray]) -> np.ndarray:
+        """Probabilities of the asked texts by scorers together, fitted on the validation entries."""
         known = np.flatnonzero(self.queries.validation)
         right = positions(self.candidates, self.queries.codes[known])
-        return -Mixture.fit(code[known], entry[known], right).probabilities(code, entry)
+        blend = CalibratedBlend.fit({name: values[known] for name, values in scores.items()}, right)
+        return blend.probabilities(scores)
 
 
 def _tfidf(corpus: _Corpus) -> Iterator[_Row]:
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
-    codes = vectorizer.fit_transform(corpus.texts)
-    found = np.empty((0, len(corpus.candidates)))
-    if corpus.asked:
-        found = (vectorizer.transform(corpus.asked) @ codes[corpus.is_candidate].T).toarray()
-    yield _Row("tfidf", 1 - found, 1 - (codes @ codes.T).toarray())
+    codes = _words(corpus.codes, corpus.texts)
+    scorer = LexicalScorer(ngram_range=(1, 2), strip_accents="unicode").fit(codes, codes)
+    yield _Row("tfidf", scorer.scores(corpus.asked)[:, corpus.is_candidate], 1 - scorer.scores(codes))
 
 
 def _linear_svm(corpus: _Corpus, seed: int) -> Iterator[_Row]:
-    known = np.unique(corpus.labels)
-    if len(known) < 2 or not corpus.asked:
+    if len(np.unique(corpus.labels)) < 2:
         return
-    words = TfidfVectorizer(sublinear_tf=True)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), min_df=2, sublinear_tf=True)
-    train = hstack([words.fit_transform(corpus.train), characters.fit_transform(corpus.train)]).tocsr()
-    asked = hstack([words.transform(corpus.asked), characters.transform(corpus.asked)]).tocsr()
-    # A looser tolerance costs nothing in accuracy and halves the time of a thousand one-against-rest problems.
-    model = LinearSVC(tol=0.1, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(train, corpus.labels)
-    scores = model.decision_function(asked)
-    if scores.ndim == 1:
-        scores = np.column_stack([-scores, scores])
-    yield _Row("linear_svm", corpus.by_candidate(scores, known))
+    train = _words(corpus.labels, corpus.train)
+    codes = _words(corpus.candidates, corpus.titles)
+    yield _Row("linear_svm", SupportVectorScorer(seed).fit(train, codes).scores(corpus.asked))
 
 
 def _frozen(corpus: _Corpus, encode: Encode) -> Iterator[_Row]:
-    asked = np.concatenate([encode("entries", corpus.entries), encode("labelled", corpus.labelled_texts)])
-    codes = encode("codes", corpus.short_texts)
-    similarity = (codes @ codes.T).astype(np.float64)
-    yield _Row("frozen_text", 1 - asked @ codes[corpus.is_candidate].T, 1 - (similarity + similarity.T) / 2)
+    vectors = np.concatenate([encode("entries", corpus.entries), encode("labelled", corpus.labelled_texts)])
+    asked = _vectors(corpus.asked.codes, vectors)
+    codes = _vectors(corpus.codes, encode("codes", corpus.short_texts))
+    candidates = codes.at(corpus.is_candidate)
+    between = -EmbeddingScorer().fit(codes, codes).scores(codes)
+    yield _Row("frozen_text", EmbeddingScorer().fit(codes, candidates).scores(asked), (between + between.T) / 2)
     yield from _frozen_entries(corpus, asked, encode("examples", [*corpus.train, *corpus.titles]))
 
 
-def _frozen_entries(corpus: _Corpus, asked: np.ndarray, phrases: np.ndarray) -> Iterator[_Row]:
-    owner = np.concatenate([corpus.labels, corpus.candidates])
-    order = np.argsort(owner, kind="stable")
+def _frozen_entries(corpus: _Corpus, asked: Embeddings, vectors: np.ndarray) -> Iterator[_Row]:
+    phrases = _vectors(np.concatenate([corpus.labels, corpus.candidates]), vectors)
+    order = np.argsort(phrases.codes, kind="stable")
     # Every candidate has a title, so these are the candidates.
-    _, first = np.unique(owner[order], return_index=True)
-    phrases = phrases[order]
-    means = np.add.reduceat(phrases, first, axis=0)
-    centroids = means / np.linalg.norm(means, axis=1, keepdims=True)
-    nearest = np.empty((len(asked), len(first)), dtype=np.float32)
-    for start in range(0, len(asked), _QUERIES_PER_BLOCK):
-        block = slice(start, start + _QUERIES_PER_BLOCK)
-        nearest[block] = np.maximum.reduceat(asked[block] @ phrases.T, first, axis=1)
-    by_centroid, by_entry = (1 - scores.astype(np.float64) for scores in (asked @ centroids.T, nearest))
-    yield _Row("frozen_centroid", by_centroid)
-    yield _Row("frozen_nearest_entry", by_entry)
-    yield _Row("frozen_mixed", corpus.mixed(by_centroid, by_entry), is_probability=True)
+    _, first = np.unique(phrases.codes[order], return_index=True)
+    means = np.add.reduceat(vectors[order], first, axis=0)
+    centroids = _vectors(corpus.candidates, means / np.linalg.norm(means, axis=1, keepdims=True))
+    scores = {
+        CODE: EmbeddingScorer().fit(phrases, centroids).scores(asked),
+        ENTRY: NearestEntryScorer().fit(phrases, centroids).scores(asked),
+    }
+    yield _Row("frozen_centroid", scores[CODE])
+    yield _Row("frozen_nearest_entry", scores[ENTRY])
+    yield _Row("frozen_mixed", corpus.blended(scores), is_probability=True)

@@ -90,6 +90,13 @@ READOUTS = {
     "code": "the code’s point",
     "nearest_entry": "nearest entry",
     "mixed": "both mixed",
+    "lexical": "words",
+    "linear": "linear",
+    "blend": "all four blended",
+    "blend_without_code": "blended without the code’s point",
+    "blend_without_nearest_entry": "blended without nearest entry",
+    "blend_without_lexical": "blended without words",
+    "blend_without_linear": "blended without linear",
     "parts": "with parts",
 }
 """How a text's nearness to a code is read from a space; in a metric's name every one but the first is a word of it."""

@@ -12,8 +12,9 @@ import polars as pl
 from scipy.special import comb
 
 from naics_pipeline.errors import SettingsError
+from naics_pipeline.scorers.calibration import calibration_metrics
+from naics_pipeline.scorers.ensemble import CODE
 from naics_pipeline.scorers.parts import part_weights, split_parts, with_parts
-from naics_pipeline.scorers.space import CODE
 
 LABELLED_RANKS = (1, 5, 10)
 PARTS = "parts"
@@ -98,13 +99,20 @@ class LabelledTexts:
             chances: (R, L) probabilities; with them there is the read-out of texts and parts together.
         """
         by_readout = {readout: values[self.whole] for readout, values in scores.items()}
+        answers = None
         if chances is not None:
-            by_readout[PARTS] = -with_parts(chances[self.whole], chances[self.parts], self.text, self.weight)
+            answers = with_parts(chances[self.whole], chances[self.parts], self.text, self.weight)
+            by_readout[PARTS] = -answers
         found = {"labelled/texts": float(len(self.whole)), "labelled/left_out": float(self.left_out)}
         found["labelled/other_codes"] = float(self.other_codes)
         for readout, values in by_readout.items():
             mark = "" if readout == CODE else f"{readout}/"
             found |= {f"labelled/{mark}{name}": value for name, value in label_hits(values, self.is_right).items()}
+        if answers is not None:
+            first = answers.argmax(axis=1)
+            right = self.is_right[np.arange(len(first)), first]
+            measured = calibration_metrics(answers.max(axis=1), right)
+            found |= {f"labelled/{PARTS}/{name}": value for name, value in measured.items()}
         return found
 
 

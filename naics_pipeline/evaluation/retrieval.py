@@ -11,8 +11,11 @@ import numpy as np
 import polars as pl
 
 from naics_pipeline.evaluation.labelled import LabelledTexts
-from naics_pipeline.scorers.mixture import Mixture
-from naics_pipeline.scorers.space import CODE, ENTRY, MIXED, SpaceReadouts, positions, with_mixed
+from naics_pipeline.scorers.calibration import calibration_metrics
+from naics_pipeline.scorers.embedding import EmbeddingScorer
+from naics_pipeline.scorers.ensemble import BLEND, CODE, MIXED, CalibratedBlend, blends_of, scorers_of_space
+from naics_pipeline.scorers.levels import Levels
+from naics_pipeline.scorers.scorer import Scorer, positions
 from naics_pipeline.taxonomy.text import HELD_OUT, VALIDATION
 from naics_pipeline.taxonomy.tree import LEVELS, sector_of
 from naics_pipeline.text_model.embeddings import Embeddings
@@ -79,35 +82,77 @@ class TextScores:
 
 
 def evaluate_texts(
-    space: Embeddings, queries: Embeddings, places: Embeddings | None = None, labelled: Embeddings | None = None
+    space: Embeddings,
+    queries: Embeddings,
+    places: Embeddings | None = None,
+    labelled: Embeddings | None = None,
+    scorers: Mapping[str, Scorer] | None = None,
 ) -> TextScores:
-    """Texts searched among the six-digit codes of a space, by each of its read-outs.
+    """Texts searched among the six-digit codes of a space, by each scorer and by their blends.
 
-    The mixture's parameters are fitted on the validation queries; without such it has its defaults.
+    Blends and their calibration are fitted on the validation queries.
 
     Args:
         queries: points of index entries, each with its right code, and the columns split and repeated.
-        places: points of texts below their codes; without them there is the code read-out only.
+        places: texts below their codes; without them a text is read by the codes' points alone.
         labelled: points of labelled texts and their parts, with the columns of `labelled.read_labelled`.
+        scorers: by name, those of the space first; they may ask for the columns text and vector of all these.
+            None: those of the space alone.
     Raises:
         ModelError: queries, places or labelled texts are points of another space.
     """
-    readouts, asked = SpaceReadouts(space, places), Queries.of(queries.codes, queries.columns)
-    distances, mixture = readouts.distances(queries), None
-    if places is not None:
-        rows = asked.validation
-        right = positions(readouts.candidates, asked.codes[rows])
-        mixture = Mixture.fit(distances[CODE][rows], distances[ENTRY][rows], right)
-        distances = with_mixed(distances, mixture)
-    found = search_scores(distances, readouts.candidates, asked)
-    if mixture is not None:
-        found.metrics.update({f"{MIXED}/{name}": value for name, value in asdict(mixture).items()})
+    codes = space.at(space.level == max(LEVELS))
+    scorers = dict(scorers or scorers_of_space()) if places is not None else {CODE: EmbeddingScorer()}
+    for scorer in scorers.values():
+        scorer.fit(codes if places is None else places, codes)
+    asked = Queries.of(queries.codes, queries.columns)
+    scores = {name: scorer.scores(queries) for name, scorer in scorers.items()}
+    rows = asked.validation
+    right = positions(codes.codes, asked.codes[rows])
+    blends = {
+        name: CalibratedBlend.fit({member: scores[member][rows] for member in members}, right)
+        for name, members in (blends_of(tuple(scorers)) if places is not None else {}).items()
+    }
+    chances = {name: blend.probabilities(scores) for name, blend in blends.items()}
+    found = search_scores({name: -values for name, values in (scores | chances).items()}, codes.codes, asked)
+    if not blends:
+        answer = None
+    else:
+        answer = BLEND if BLEND in blends else MIXED
+        found.metrics.update(_fitted(answer, blends[answer]))
+        found.metrics.update(level_calibration(answer, chances[answer], codes.codes, asked))
     if labelled is not None:
-        distances = readouts.distances(labelled)
-        distances = distances if mixture is None else with_mixed(distances, mixture)
-        chances = None if mixture is None else -distances[MIXED]
-        found.metrics.update(LabelledTexts.of(labelled.columns, readouts.candidates).metrics(distances, chances))
+        of_texts = {name: scorer.scores(labelled) for name, scorer in scorers.items()}
+        probable = {name: blend.probabilities(of_texts) for name, blend in blends.items()}
+        by_name = {name: -values for name, values in (of_texts | probable).items()}
+        texts = LabelledTexts.of(labelled.columns, codes.codes)
+        found.metrics.update(texts.metrics(by_name, None if answer is None else probable[answer]))
     return found
+
+
+def level_calibration(name: str, chances: np.ndarray, candidates: np.ndarray, queries: Queries) -> dict[str, float]:
+    """Measures of the probability of the first answer at every level, over the held-out entries.
+
+    Args:
+        name: of the blend, the first word of each metric; `{name}/calibration_error` is of six digits.
+        chances: (Q, L).
+    """
+    levels, rows = Levels.of(candidates), queries.held_out
+    right = positions(candidates, queries.codes[rows])
+    found: dict[str, float] = {}
+    for level in LEVELS:
+        of_level = levels.probabilities(chances[rows], level)
+        agrees = of_level.argmax(axis=1) == levels.above[level][right]
+        mark = "" if level == max(LEVELS) else f"_digits_{level}"
+        measured = calibration_metrics(of_level.max(axis=1), agrees)
+        found |= {f"{name}/{measure}{mark}": value for measure, value in measured.items()}
+    return found
+
+
+def _fitted(name: str, blend: CalibratedBlend) -> dict[str, float]:
+    parameters = {f"weight_{scorer}": weight for scorer, weight in blend.blend.weights.items()}
+    parameters |= {f"calibration_{key}": value for key, value in asdict(blend.calibration).items()}
+    return {f"{name}/{key}": value for key, value in parameters.items()}
 
 
 def search_scores(scores: Mapping[str, np.ndarray], candidates: np.ndarray, queries: Queries) -> TextScores:

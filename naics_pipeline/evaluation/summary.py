@@ -9,8 +9,8 @@ import polars as pl
 import torch
 
 from naics_pipeline.evaluation import plots
-from naics_pipeline.evaluation.compare import compare_scores, gate
-from naics_pipeline.evaluation.retrieval import Queries, evaluate_texts
+from naics_pipeline.evaluation.compare import compare_scores, gate, paired_bootstrap
+from naics_pipeline.evaluation.retrieval import BRIEF, Queries, evaluate_texts
 from naics_pipeline.evaluation.structure import (
     ceiling,
     code_scores,
@@ -20,6 +20,8 @@ from naics_pipeline.evaluation.structure import (
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.graph_model.refine import aligned
 from naics_pipeline.graph_model.smoothing import smooth
+from naics_pipeline.scorers.ensemble import BLEND, BLEND_WITHOUT
+from naics_pipeline.scorers.scorer import Scorer
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 
@@ -39,14 +41,13 @@ def measure(
     tree: Tree,
     cutoffs: Sequence[int],
     places: Embeddings | None = None,
-    labelled: Embeddings | None = None,
 ) -> dict[str, float]:
     """Every metric of a space: of its codes against the tree, and of texts searched in it by each read-out.
 
     Args:
-        queries, places, labelled: as in `retrieval.evaluate_texts`.
+        queries, places: as in `retrieval.evaluate_texts`.
     """
-    found = evaluate_texts(space, queries, places, labelled)
+    found = evaluate_texts(space, queries, places)
     return evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) | found.metrics
 
 
@@ -57,17 +58,39 @@ def measure_text(
     *,
     baselines: Mapping[str, Mapping[str, float]],
     cutoffs: Sequence[int],
+    seed: int,
     places: Embeddings | None = None,
     labelled: Embeddings | None = None,
+    scorers: Mapping[str, Scorer] | None = None,
 ) -> dict[str, Any]:
     """Content of text_metrics.json: the text model's metrics, baselines beside them, and what the tree itself reaches.
 
+    With scorers beyond the space's own, `comparisons` says of each what the blend of all gains by it over the blend
+    without it, held-out entry by entry.
+
     Args:
-        queries, places, labelled: as in `retrieval.evaluate_texts`.
+        queries, places, labelled, scorers: as in `retrieval.evaluate_texts`.
         baselines: rows of `evaluation.baselines.baselines`; empty where they were not asked for.
+        seed: of the bootstrap.
     """
-    own, best = measure(text, queries, tree, cutoffs, places, labelled), ceiling(tree, cutoffs=cutoffs)
-    return {"queries": held_out_count(queries), "text": own, "baselines": dict(baselines), "ceiling": best}
+    found = evaluate_texts(text, queries, places, labelled, scorers)
+    return {
+        "queries": held_out_count(queries),
+        "text": evaluate_embeddings(text, tree=tree, cutoffs=cutoffs) | found.metrics,
+        "baselines": dict(baselines),
+        "ceiling": ceiling(tree, cutoffs=cutoffs),
+        "comparisons": blend_comparisons(found.by_query, seed),
+    }
+
+
+def blend_comparisons(by_query: Mapping[str, np.ndarray], seed: int) -> dict[str, dict[str, Any]]:
+    """blend_without_{scorer}/{score} → fields of `Comparison`: the blend of all against the one without the scorer."""
+    compared = {}
+    for name, scores in by_query.items():
+        row, _, score = name.rpartition("/")
+        if row.startswith(BLEND_WITHOUT) and score in BRIEF:
+            compared[name] = asdict(paired_bootstrap(scores, by_query[f"{BLEND}/{score}"], seed=seed))
+    return compared
 
 
 def measure_refined(

@@ -4,9 +4,10 @@ import numpy as np
 import polars as pl
 
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.scorers.mixture import Mixture
-from naics_pipeline.scorers.space import CODE, ENTRY, MIXED, SpaceReadouts, positions, with_mixed
+from naics_pipeline.scorers.ensemble import CODE, CalibratedBlend, scorers_of_space
+from naics_pipeline.scorers.scorer import positions
 from naics_pipeline.taxonomy.text import VALIDATION
+from naics_pipeline.taxonomy.tree import LEVELS
 from naics_pipeline.text_model.embeddings import Embeddings
 
 
@@ -24,21 +25,18 @@ def search(texts: Embeddings, space: Embeddings, places: Embeddings, queries: Em
     """
     if k < 1:
         raise NaicsError(f"asked for the {k} nearest codes: ask for at least one.")
-    readouts = SpaceReadouts(space, places)
+    codes = space.at(space.level == max(LEVELS))
+    scorers = {name: scorer.fit(places, codes) for name, scorer in scorers_of_space().items()}
     known = queries.at(queries.columns["split"].to_numpy() == VALIDATION)
-    mixture = _fitted(readouts, known)
-    distances = with_mixed(readouts.distances(texts), mixture)
-    order = np.argsort(distances[MIXED], axis=1, kind="stable")[:, :k]
+    right = positions(codes.codes, known.codes)
+    blend = CalibratedBlend.fit({name: scorer.scores(known) for name, scorer in scorers.items()}, right)
+    scores = {name: scorer.scores(texts) for name, scorer in scorers.items()}
+    order = np.argsort(-blend.probabilities(scores), axis=1, kind="stable")[:, :k]
     return pl.DataFrame(
         {
             "text": np.repeat(texts.columns["text"].to_numpy(), order.shape[1]),
             "rank": np.tile(np.arange(1, order.shape[1] + 1), len(order)),
-            "code": readouts.candidates[order].ravel().tolist(),
-            "distance": np.take_along_axis(distances[CODE], order, axis=1).ravel(),
+            "code": codes.codes[order].ravel().tolist(),
+            "distance": -np.take_along_axis(scores[CODE], order, axis=1).ravel(),
         }
     )
-
-
-def _fitted(readouts: SpaceReadouts, queries: Embeddings) -> Mixture:
-    distances = readouts.distances(queries)
-    return Mixture.fit(distances[CODE], distances[ENTRY], positions(readouts.candidates, queries.codes))

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.scorers.readouts import query_distances
+from naics_pipeline.scorers.embedding import query_distances
 from naics_pipeline.taxonomy.tree import MERGED_SECTORS
 from naics_pipeline.text_model.embeddings import Embeddings
 

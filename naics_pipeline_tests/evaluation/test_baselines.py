@@ -7,10 +7,15 @@ import polars as pl
 import pytest
 
 from naics_pipeline.evaluation.baselines import baselines
+from naics_pipeline.evaluation.frozen import FrozenVectors
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.base import encode_texts
 
 ROWS = {"tfidf", "linear_svm", "frozen_text", "frozen_centroid", "frozen_nearest_entry", "frozen_mixed"}
+
+
+def frozen(base: Path, cache: Path | None = None) -> FrozenVectors:
+    return FrozenVectors(str(base), None, "cpu", cache)
 
 
 def small_corpus() -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -37,7 +42,7 @@ def small_corpus() -> tuple[pl.DataFrame, pl.DataFrame]:
 def test_methods_that_see_words_find_codes_that_words_tell_apart(tiny_base: Path) -> None:
     descriptions, entries = small_corpus()
     tree = Tree.from_codes(descriptions["code"].to_list())
-    found = baselines(descriptions, entries, str(tiny_base), tree, seed=0)
+    found = baselines(descriptions, entries, frozen(tiny_base), tree, seed=0)
     assert found.keys() == ROWS
     assert found["tfidf"]["query_top1"] == 1
     assert found["linear_svm"]["query_top1"] == 1
@@ -53,18 +58,18 @@ def test_every_example_is_among_the_words_of_a_code(tiny_base: Path) -> None:
     told = descriptions.with_columns(
         examples=pl.when(level=6).then(pl.concat_list(pl.lit("something else"), "code", pl.lit("last")))
     )
-    assert baselines(descriptions, queries, str(tiny_base), tree, seed=0)["tfidf"]["query_top1"] < 1
-    assert baselines(told, queries, str(tiny_base), tree, seed=0)["tfidf"]["query_top1"] == 1
+    assert baselines(descriptions, queries, frozen(tiny_base), tree, seed=0)["tfidf"]["query_top1"] < 1
+    assert baselines(told, queries, frozen(tiny_base), tree, seed=0)["tfidf"]["query_top1"] == 1
 
 
 def test_without_entries_there_is_nothing_to_learn_from_or_to_ask(tiny_base: Path) -> None:
     descriptions, entries = small_corpus()
     tree = Tree.from_codes(descriptions["code"].to_list())
-    found = baselines(descriptions, entries.clear(), str(tiny_base), tree, seed=0)
+    found = baselines(descriptions, entries.clear(), frozen(tiny_base), tree, seed=0)
     assert "linear_svm" not in found
     assert np.isnan(found["tfidf"]["query_top1"])
     assert found["tfidf"]["cophenetic_correlation"] == pytest.approx(
-        baselines(descriptions, entries, str(tiny_base), tree, seed=0)["tfidf"]["cophenetic_correlation"]
+        baselines(descriptions, entries, frozen(tiny_base), tree, seed=0)["tfidf"]["cophenetic_correlation"]
     )
 
 
@@ -72,7 +77,7 @@ def test_on_the_sample_words_beat_chance_by_far_and_the_seed_fixes_the_result(
     sample_descriptions: pl.DataFrame, sample_entries: pl.DataFrame, sample_tree: Tree, tiny_base: Path
 ) -> None:
     first, second = (
-        baselines(sample_descriptions, sample_entries, str(tiny_base), sample_tree, seed=0) for _ in range(2)
+        baselines(sample_descriptions, sample_entries, frozen(tiny_base), sample_tree, seed=0) for _ in range(2)
     )
     assert first == second
     assert first["tfidf"]["query_top1"] > 0.3
@@ -97,7 +102,7 @@ def test_a_centroid_is_the_mean_of_title_and_train_entries(tiny_base: Path) -> N
             mean = np.sum([vectors[text] for text in own], axis=0)
             nearness[candidate] = float(vectors[entry] @ mean / np.linalg.norm(mean))
         right.append(max(nearness, key=lambda candidate: nearness[candidate]) == code)
-    found = baselines(descriptions, entries, str(tiny_base), tree, seed=0)
+    found = baselines(descriptions, entries, frozen(tiny_base), tree, seed=0)
     assert found["frozen_centroid"]["query_top1"] == pytest.approx(np.mean(right))
 
 
@@ -113,8 +118,17 @@ def test_labelled_texts_and_unrepeated_entries_are_in_every_row(tiny_base: Path,
         }
     )
     marked = entries.with_columns(repeated=pl.col("code") == "111110")
-    options = {"seed": 0, "labelled": labelled, "cache": tmp_path}
-    first, second = (baselines(descriptions, marked, str(tiny_base), tree, **options) for _ in range(2))  # type: ignore[arg-type]
+    first, second = (
+        baselines(
+            descriptions,
+            marked,
+            frozen(tiny_base, tmp_path),
+            tree,
+            seed=0,
+            labelled=labelled,
+        )
+        for _ in range(2)
+    )
     assert str(first) == str(second)
     assert first.keys() == ROWS
     for row in first.values():

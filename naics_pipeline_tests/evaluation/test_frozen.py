@@ -27,7 +27,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_the_same_texts_are_read_once(tiny_base: Path, tmp_path: Path, encoded: list[list[str]]) -> None:
     first, second = (FrozenVectors(str(tiny_base), None, "cpu", tmp_path)("codes", ["soy", "corn"]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    assert encoded == [["soy", "corn"]]
+    assert encoded == [["corn", "soy"]]
     FrozenVectors(str(tiny_base), None, "cpu", tmp_path)("codes", ["soy", "corns"])
     assert len(encoded) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["codes.npz"]
@@ -48,3 +48,11 @@ def test_another_base_or_a_damaged_file_is_not_taken(tiny_base: Path, tmp_path: 
 
 def test_no_texts_have_vectors_of_the_same_width(tiny_base: Path) -> None:
     assert FrozenVectors(str(tiny_base), None, "cpu", None)("codes", []).shape == (0, 32)
+
+
+def test_what_one_list_has_read_another_does_not_read_again(tiny_base: Path, encoded: list[list[str]]) -> None:
+    vectors = FrozenVectors(str(tiny_base), None, "cpu", None)
+    both = vectors("places", ["soy", "corn", "soy"])
+    assert (vectors("entries", ["corn", "rye"])[0] == both[1]).all()
+    assert (both[0] == both[2]).all()
+    assert encoded == [["corn", "soy"], ["rye"]]

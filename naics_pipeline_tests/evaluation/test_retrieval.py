@@ -16,7 +16,8 @@ from naics_pipeline.evaluation.retrieval import (
     search_scores,
 )
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.scorers.readouts import query_distances
+from naics_pipeline.scorers.embedding import query_distances
+from naics_pipeline.scorers.ensemble import all_scorers
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline_tests.evaluation.trees import random_tree
@@ -136,7 +137,7 @@ def test_parameters_are_fitted_on_validation_rows_alone() -> None:
     split = np.array(["validation", "held_out"] * 20)
     columns = pl.DataFrame({"split": split.tolist(), "repeated": [False] * 40})
     codes, places, queries = placed(CODES, 0), placed(np.repeat(CODES, 3), 1), placed(np.tile(CODES, 10), 2, columns)
-    fitted = ("mixed/weight", "mixed/code_temperature", "mixed/entry_temperature")
+    fitted = ("mixed/weight_code", "mixed/weight_nearest_entry", "mixed/calibration_slope")
     first = evaluate_texts(codes, queries, places).metrics
     held_out = split == "held_out"
     moved = queries.points.copy()
@@ -165,4 +166,27 @@ def test_labelled_texts_are_measured_by_every_read_out() -> None:
     for readout in ("", "nearest_entry/", "mixed/", "parts/"):
         assert found[f"labelled/{readout}top1"] == 1
     assert (found["labelled/texts"], found["labelled/left_out"]) == (1, 1)
+    assert 0 <= found["labelled/parts/calibration_error"] <= 1
     assert "labelled/parts/top1" not in evaluate_texts(placed(CODES, 0), placed(CODES, 3), None, labelled).metrics
+
+
+def test_all_scorers_have_a_row_and_so_have_the_blends_with_their_calibration() -> None:
+    words = {"111110": "soybean", "111120": "sunflower", "221110": "electricity", "531110": "dwelling"}
+    truth = np.tile(CODES, 6)
+
+    def texts(ending: str, seed: int, **columns: list[str]) -> Embeddings:
+        vectors = np.eye(4)[[CODES.tolist().index(code) for code in truth]].astype(np.float32)
+        column = pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, 4))
+        frame = pl.DataFrame({"text": [f"{words[code]} {ending}" for code in truth], **columns})
+        return placed(truth, seed, frame.with_columns(column))
+
+    queries = texts("sales", 1, split=["validation"] * 12 + ["held_out"] * 12)
+    found = evaluate_texts(placed(CODES, 0), queries, texts("farming", 2), scorers=all_scorers(0))
+    for row in ("lexical", "linear", "blend", "blend_without_code", "blend_without_nearest_entry"):
+        assert found.metrics[f"{row}/query_top1"] == 1
+    assert found.metrics["query_top1"] < 1
+    assert {"blend_without_lexical/query_top1", "blend_without_linear/query_top1"} <= found.by_query.keys()
+    for mark in ("", "_digits_2", "_digits_5"):
+        for measure in ("calibration_error", "brier", "answered_at_95"):
+            assert 0 <= found.metrics[f"blend/{measure}{mark}"] <= 1
+    assert found.metrics["blend/weight_lexical"] > 0

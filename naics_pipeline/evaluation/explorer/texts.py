@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 
 from naics_pipeline.evaluation.retrieval import Queries
-from naics_pipeline.scorers.mixture import Mixture
-from naics_pipeline.scorers.space import CODE, ENTRY, SpaceReadouts, positions
-from naics_pipeline.taxonomy.tree import LEVELS, sector_of
+from naics_pipeline.scorers.calibration import BINS
+from naics_pipeline.scorers.ensemble import CalibratedBlend, scorers_of_space
+from naics_pipeline.scorers.levels import Levels
+from naics_pipeline.scorers.scorer import positions
+from naics_pipeline.taxonomy.tree import LEVELS
 from naics_pipeline.text_model.embeddings import Embeddings
-
-BINS = 15
 
 
 def entries_among(places: Embeddings) -> pl.DataFrame:
@@ -39,7 +39,7 @@ class SearchedTexts:
 
     @classmethod
     def of(cls, space: Embeddings, queries: Embeddings, places: Embeddings) -> "SearchedTexts":
-        """The held-out queries among the six-digit codes, by both read-outs mixed; fitted on the validation queries.
+        """The held-out queries among the six-digit codes, by the scorers of the space, fitted on validation.
 
         Args:
             queries: index entries as points of the space, with the columns text and split.
@@ -47,14 +47,13 @@ class SearchedTexts:
         Raises:
             ModelError: queries or places are points of another space.
         """
-        readouts, asked = SpaceReadouts(space, places), Queries.of(queries.codes, queries.columns)
-        distances = readouts.distances(queries)
-        right = positions(readouts.candidates, asked.codes)
-        code, entry = distances[CODE], distances[ENTRY]
-        mixture = Mixture.fit(code[asked.validation], entry[asked.validation], right[asked.validation])
-        rows = asked.held_out
-        texts = queries.columns["text"].filter(rows).to_list()
-        return cls(texts, readouts.candidates, right[rows], mixture.probabilities(code[rows], entry[rows]))
+        asked = Queries.of(queries.codes, queries.columns)
+        codes = space.at(space.level == max(LEVELS))
+        scores = {name: scorer.fit(places, codes).scores(queries) for name, scorer in scorers_of_space().items()}
+        right, known, rows = positions(codes.codes, asked.codes), asked.validation, asked.held_out
+        blend = CalibratedBlend.fit({name: values[known] for name, values in scores.items()}, right[known])
+        chances = blend.probabilities({name: values[rows] for name, values in scores.items()})
+        return cls(queries.columns["text"].filter(rows).to_list(), codes.codes, right[rows], chances)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -94,17 +93,18 @@ class SearchedTexts:
 
     def confusion(self) -> tuple[list[str], np.ndarray]:
         """Sectors, and (S, S) how many texts of a row's sector have their first answer in a column's."""
-        sectors, of_candidate = _groups(self.candidates, LEVELS[0])
+        levels = Levels.of(self.candidates)
+        sectors, of_candidate = levels.codes[LEVELS[0]], levels.above[LEVELS[0]]
         counts = np.zeros((len(sectors), len(sectors)), dtype=np.int64)
         np.add.at(counts, (of_candidate[self.right], of_candidate[self.found]), 1)
         return sectors.tolist(), counts
 
     def reliability(self, level: int) -> "Reliability":
         """How often the likeliest ancestor at a level is right, by the probability it is given (Guo et al., 2017)."""
-        groups, of_candidate = _groups(self.candidates, level)
-        summed = self.probabilities @ (of_candidate[:, None] == np.arange(len(groups))).astype(np.float64)
+        levels = Levels.of(self.candidates)
+        summed = levels.probabilities(self.probabilities, level)
         chance = summed.max(axis=1).clip(0, 1)
-        hit = (summed.argmax(axis=1) == of_candidate[self.right]).astype(np.float64)
+        hit = (summed.argmax(axis=1) == levels.above[level][self.right]).astype(np.float64)
         return Reliability.of(chance, hit)
 
 
@@ -132,10 +132,3 @@ class Reliability:
         probability, right = (np.bincount(place, weights=values, minlength=BINS) / known for values in (chance, hit))
         error = float(np.nansum(count * np.abs(right - probability)) / max(len(chance), 1))
         return cls(count, probability, right, error)
-
-
-def _groups(candidates: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ancestors at a level, sorted, and (L,) which of them is that of each candidate."""
-    names = [sector_of(code) if level == LEVELS[0] else code[:level] for code in candidates.tolist()]
-    found, place = np.unique(np.array(names, dtype=np.str_), return_inverse=True)
-    return found, place

@@ -1,0 +1,44 @@
+"""What words a text shares with the texts of each code: a name or a spelling that no vector knows."""
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from naics_pipeline.scorers.scorer import owners, words_of
+from naics_pipeline.text_model.embeddings import Embeddings
+
+
+class LexicalScorer:
+    """Cosine of TF-IDF vectors of the text and of all texts of a code as one.
+
+    Args:
+        options: of scikit-learn's `TfidfVectorizer`. Parts of words, three to five characters, serve beside vectors a
+            little better than whole ones, though alone they find fewer codes: they bear with spelling and inflection.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        parts: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (3, 5)}
+        self.vectorizer = TfidfVectorizer(**{"sublinear_tf": True, "dtype": np.float32, **(options or parts)})
+
+    def fit(self, texts: Embeddings, codes: Embeddings) -> Self:
+        """Joins the texts of each code.
+
+        Raises:
+            ModelError: the texts come without their words.
+        """
+        owner, words = owners(texts, codes), words_of(texts)
+        documents: list[list[str]] = [[] for _ in codes.codes]
+        for code, text in zip(owner.tolist(), words, strict=True):
+            if code >= 0:
+                documents[code].append(text)
+        self.weights = self.vectorizer.fit_transform(["; ".join(document) for document in documents])
+        return self
+
+    def scores(self, texts: Embeddings) -> np.ndarray:
+        """(n, L) float32 from 0 to 1."""
+        words = words_of(texts)
+        if not words:
+            return np.empty((0, self.weights.shape[0]), dtype=np.float32)
+        found: np.ndarray = (self.vectorizer.transform(words) @ self.weights.T).toarray()
+        return found
