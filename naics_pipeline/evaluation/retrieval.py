@@ -115,18 +115,16 @@ def evaluate_texts(
     }
     chances = {name: blend.probabilities(scores) for name, blend in blends.items()}
     found = search_scores({name: -values for name, values in (scores | chances).items()}, codes.codes, asked)
-    if not blends:
-        answer = None
-    else:
-        answer = BLEND if BLEND in blends else MIXED
-        found.metrics.update(_fitted(answer, blends[answer]))
-        found.metrics.update(level_calibration(answer, chances[answer], codes.codes, asked))
+    for name in (MIXED, BLEND):
+        if name in blends:
+            found.metrics.update(_fitted(name, blends[name]))
+            found.metrics.update(level_calibration(name, chances[name], codes.codes, asked))
     if labelled is not None:
         of_texts = {name: scorer.scores(labelled) for name, scorer in scorers.items()}
         probable = {name: blend.probabilities(of_texts) for name, blend in blends.items()}
         by_name = {name: -values for name, values in (of_texts | probable).items()}
         texts = LabelledTexts.of(labelled.columns, codes.codes)
-        found.metrics.update(texts.metrics(by_name, None if answer is None else probable[answer]))
+        found.metrics.update(texts.metrics(by_name, probable.get(BLEND, probable.get(MIXED))))
     return found
 
 

@@ -79,7 +79,7 @@ def test_a_stage_is_measured_as_the_embeddings_are(trained_run, data_dir):
     # Cached states are float16: a rank may change by one code, what averages distances may not.
     smooth = ("cophenetic_correlation", "spearman_correlation", "distortion_mean", "radius_mean_level_6")
     assert [measured[-1][name] for name in smooth] == pytest.approx([text[name] for name in smooth], rel=1e-3)
-    assert measured[0].keys() == text.keys()
+    assert measured[0].keys() < text.keys()
     assert measured[0]["cophenetic_correlation"] != measured[-1]["cophenetic_correlation"]
 
 
