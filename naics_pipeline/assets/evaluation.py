@@ -267,7 +267,7 @@ def stage_file(store: Store, stage: str, name: str) -> Any:
 
 def neighbours(space: "Embeddings", descriptions: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """The codes nearest to a few six-digit codes, spread over the taxonomy."""
-    from naics_pipeline.search.index import nearest
+    from naics_pipeline.search.nearest import nearest
 
     detailed = descriptions.filter(level=6).select("code", "title")
     chosen = detailed.gather_every(max(1, detailed.height // EXAMPLES))[:EXAMPLES]

@@ -25,7 +25,7 @@ def nearest(
     set_: Set = None,
 ) -> None:
     """The codes nearest to a code in the embedding space."""
-    from naics_pipeline.search.index import nearest as search
+    from naics_pipeline.search.nearest import nearest as search
     from naics_pipeline.text_model.embeddings import read_embeddings
 
     store = Store(config.load(profile, overrides(set_)).settings.data_dir)

@@ -1,12 +1,19 @@
 """What words a text shares with the texts of each code: a name or a spelling that no vector knows."""
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from naics_pipeline.scorers.scorer import owners, words_of
 from naics_pipeline.text_model.embeddings import Embeddings
+
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_SPEAKS = 0.03
+"""Cosine from which a word speaks for a code; below, a few letters are alike by chance."""
 
 
 class LexicalScorer:
@@ -34,6 +41,35 @@ class LexicalScorer:
                 documents[code].append(text)
         self.weights = self.vectorizer.fit_transform(["; ".join(document) for document in documents])
         return self
+
+    def state(self) -> tuple[dict[str, np.ndarray], list[str]]:
+        """What `fit` learned: arrays by name, and the terms in the order of their columns."""
+        weights = self.weights
+        arrays = {
+            "idf": self.vectorizer.idf_,
+            "data": weights.data,
+            "indices": weights.indices,
+            "indptr": weights.indptr,
+        }
+        return arrays, self.vectorizer.get_feature_names_out().tolist()
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, np.ndarray], terms: Sequence[str]) -> Self:
+        """The scorer of a `state`."""
+        scorer = cls()
+        scorer.vectorizer.set_params(vocabulary={term: column for column, term in enumerate(terms)})
+        scorer.vectorizer.idf_ = arrays["idf"]
+        shape = (len(arrays["indptr"]) - 1, len(terms))
+        scorer.weights = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
+        return scorer
+
+    def shared_words(self, text: str, column: int) -> list[str]:
+        """The words of a text that speak for a code, the strongest first."""
+        words = list(dict.fromkeys(_WORD.findall(text)))
+        if not words:
+            return []
+        said = (self.vectorizer.transform(words) @ self.weights[column].T).toarray()[:, 0]
+        return [words[row] for row in np.argsort(-said, kind="stable") if said[row] > _SPEAKS]
 
     def scores(self, texts: Embeddings) -> np.ndarray:
         """(n, L) float32 from 0 to 1."""

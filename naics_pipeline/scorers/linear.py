@@ -41,6 +41,13 @@ class LinearScorer:
             self.weights = _regression(x, y, len(codes.codes)).numpy()
         return self
 
+    @classmethod
+    def restored(cls, weights: np.ndarray) -> Self:
+        """The scorer with the `weights` that a fit has learned, (L, width)."""
+        scorer = cls()
+        scorer.weights = weights
+        return scorer
+
     def scores(self, texts: Embeddings) -> np.ndarray:
         """(n, L) float32.
 

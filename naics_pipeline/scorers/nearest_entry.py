@@ -33,6 +33,23 @@ class NearestEntryScorer:
         self._first = np.searchsorted(owner[order], np.arange(len(codes.codes)))
         return self
 
+    def nearest(self, texts: Embeddings, columns: np.ndarray, count: int) -> list[list[tuple[int, float]]]:
+        """For each text and the code in its column: rows of the fitted texts with their distances, nearest first.
+
+        Args:
+            columns: (n,) a code for each text.
+            count: at most so many.
+        """
+        codes, ends = self._codes, np.append(self._first[1:], len(self._points))
+        found = []
+        for point, column in zip(texts.points, columns.tolist(), strict=True):
+            block = slice(self._first[column], ends[column])
+            distances = query_distances(point[None], self._points[block], codes.curvature, codes.geometry)[0]
+            order = np.argsort(distances, kind="stable")[:count]
+            rows = self._rows[block][order]
+            found.append([(int(r), float(d)) for r, d in zip(rows, distances[order], strict=True) if r >= 0])
+        return found
+
     def scores(self, texts: Embeddings) -> np.ndarray:
         """(n, L) float64.
 

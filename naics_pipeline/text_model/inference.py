@@ -10,7 +10,7 @@ from torch import Tensor
 
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Settings
-from naics_pipeline.text_model.base import load_tokenizer, locate
+from naics_pipeline.text_model.base import load_tokenizer, locate, weights_sha256
 from naics_pipeline.text_model.checkpoints import load_weights, read_record
 from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.embeddings import Embeddings
@@ -31,17 +31,26 @@ class TextEmbedder:
         self.tokenizer = load_tokenizer(locate(settings.model.base, settings.model.base_sha256))
 
     @classmethod
-    def load(cls, checkpoint: Path, accelerator: str = "auto") -> "TextEmbedder":
+    def load(cls, checkpoint: Path, accelerator: str = "auto", base: str | None = None) -> "TextEmbedder":
         """The embedder of a stage's checkpoint.
 
+        Args:
+            base: where the base model is now; None: where it was in training.
         Raises:
             ModelError: the checkpoint or its base model cannot be used.
         """
         record = read_record(checkpoint)
         settings = Settings.model_validate(record["settings"])
+        if base is not None:
+            settings = settings.model_copy(update={"model": settings.model.model_copy(update={"base": base})})
         model = TextModel(locate(settings.model.base, settings.model.base_sha256), settings, record["codes"])
         load_weights(model, checkpoint)
         return cls(model, settings, record["stage"]["name"], resolve(accelerator))
+
+    @property
+    def base_sha256(self) -> str:
+        """What the base model's weights hash to."""
+        return weights_sha256(locate(self.settings.model.base, self.settings.model.base_sha256))
 
     @property
     def curvature(self) -> float:
@@ -65,6 +74,15 @@ class TextEmbedder:
             rows: columns text and code, the one that a text belongs to ("" where none is known), and any others.
         """
         return self.texts(rows["code"].to_numpy().astype(str), self.vectors(rows["text"].to_list()), rows.drop("code"))
+
+    @torch.inference_mode()
+    def embed_with_base(self, rows: pl.DataFrame) -> Embeddings:
+        """`embed_rows`, with the base model's own vector of each text, of length 1, in the column vector."""
+        tokens = tokenize(self.tokenizer, rows["text"].to_list(), self.settings.tokens.short)
+        base = self.model.base_vectors(tokens)
+        column = pl.Series("vector", base.cpu().numpy(), dtype=pl.Array(pl.Float32, base.shape[1]))
+        codes = rows["code"].to_numpy().astype(str)
+        return self.texts(codes, self.model.read_short(tokens, base), rows.drop("code").with_columns(column))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.search.index import nearest, nearest_to_points
+from naics_pipeline.search.nearest import nearest, nearest_to_points
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 
