@@ -69,7 +69,7 @@ class Shares(Section):
 
 
 class Model(Section):
-    base: str = Field("all-MiniLM-L6-v2", description="Hugging Face name or local path of a text encoder")
+    base: str = Field("all-MiniLM-L6-v2", description="Hugging Face name (name@commit: pinned) or local path")
     base_sha256: str | None = Field(None, description="what the weights must hash to; null: the known hash, if any")
     dropout: float | None = Field(None, ge=0, lt=1, description="of the base in training; null: its own configuration")
     short_text: Literal["lora", "full"] = Field(

@@ -213,6 +213,8 @@ class Store:
 
         Args:
             source: where it lies; `path(name)` unless given.
+        Raises:
+            NaicsError: the root cannot be written to.
         """
         if self.is_local:
             return
@@ -228,8 +230,14 @@ class Store:
             directory=directory,
         )
         places = [f"{self.base}/{manifest.key}/{relative}" for relative in paths]
-        self.filesystem.put([str(file) for file in paths.values()], places)
-        self.filesystem.pipe_file(self._manifest_key(name), json.dumps(asdict(manifest), indent=1).encode())
+        try:
+            self.filesystem.put([str(file) for file in paths.values()], places)
+            self.filesystem.pipe_file(self._manifest_key(name), json.dumps(asdict(manifest), indent=1).encode())
+        except OSError as error:
+            raise NaicsError(
+                f"{self.root}/{name}: could not be published ({error}). The previous content is unchanged. Check that "
+                "the place exists and may be written to, then run again."
+            ) from error
         self._collect(name, manifest)
 
     def remove(self, name: str) -> None:

@@ -182,7 +182,7 @@ def test_a_publication_that_was_killed_changes_nothing(remote, monkeypatch):
     write(here, "stage/best.ckpt", "old")
     with monkeypatch.context() as patched:
         patched.setattr(type(here.filesystem), "pipe_file", raising)
-        with pytest.raises(OSError, match="killed"):
+        with pytest.raises(NaicsError, match="could not be published"):
             write(here, "stage/best.ckpt", "half")
     assert there.local("stage/best.ckpt").read_text() == "old"
     write(here, "stage/best.ckpt", "new")

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -145,4 +146,12 @@ def _body(response: requests.Response, url: str, settings: Download) -> bytes:
         raise SourceError(f"{url}: the answer is not a workbook but begins {content.getvalue()[:40]!r}. {WAY_OUT}")
     if not zipfile.is_zipfile(content):
         raise _Incomplete(f"{content.tell()} bytes without the end of a workbook")
+    # The length says nothing of what lies between: every part of a workbook has a checksum.
+    try:
+        with zipfile.ZipFile(content) as workbook:
+            damaged = workbook.testzip()
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise _Incomplete(f"damaged on the way: {error}") from error
+    if damaged:
+        raise _Incomplete(f"damaged on the way: {damaged} does not match its checksum")
     return content.getvalue()

@@ -27,7 +27,7 @@ def locate(name: str, sha256: str | None = None) -> Path:
     """The local directory of a base model, downloaded from the hub where it is neither a path nor packaged.
 
     Args:
-        name: a directory, a packaged model, or a Hugging Face name.
+        name: a directory, a packaged model, or a Hugging Face name; name@commit stays what it is.
         sha256: what the weights must hash to; None takes the known hash of a known model.
     Raises:
         ModelError: the model cannot be had, or its weights are not the expected ones.
@@ -76,12 +76,23 @@ def _download(name: str) -> Path:
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
+    repository, _, revision = name.partition("@")
     for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
         try:
-            return Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=10))
-        except (RepositoryNotFoundError, HFValidationError) as error:
+            found = snapshot_download(repository, revision=revision or None, allow_patterns=FILES, etag_timeout=10)
+            if not revision:
+                logger.warning(
+                    "model.base: '%s' is at commit %s today; name '%s@%s' and later runs read the same",
+                    name,
+                    Path(found).name,
+                    name,
+                    Path(found).name,
+                )
+            return Path(found)
+        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
             raise ModelError(
                 f"model.base: there is no model '{name}' on the hub and no such directory. Give a directory, "
                 f"a Hugging Face name, or one of {', '.join(PACKAGED)}."

@@ -47,11 +47,11 @@ def test_what_workbooks_hold(tmp_path: Path) -> None:
 
 def test_rows_without_a_known_code_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = small_source()
-    source.index.append(("999999", "Unknown"))
+    source.index += [("999999", "Unknown"), ("11111", "Under a code that is divided further")]
     caplog.set_level(logging.INFO)
     assert source.read(tmp_path).index["code"].to_list() == ["111110", "111120", "311210", "311210"]
     assert "2022_NAICS_Index_File.xlsx" in caplog.text
-    assert "row 6: 2 rows left out, without a text or without a code" in caplog.text
+    assert "row 6: 3 rows left out, without a text or without a code" in caplog.text
     assert "WARNING" in caplog.text
 
 

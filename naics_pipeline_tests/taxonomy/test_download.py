@@ -96,6 +96,11 @@ def zipped(size: int) -> bytes:
     return content.getvalue()
 
 
+def flipped(content: bytes) -> bytes:
+    """The same length, one bit of a part another."""
+    return content[:100] + bytes([content[100] ^ 1]) + content[101:]
+
+
 @pytest.fixture
 def workbook() -> bytes:
     return zipped(300)
@@ -139,8 +144,9 @@ def test_four_workbooks_are_downloaded_once(vintage: int, site: Site, cache: Pat
         [Answer(sent=100)],
         [Answer(sent=100, announced=False), Answer(sent=0)],
         [Answer(stall=True)],
+        [Answer(body=flipped(zipped(300)))],
     ],
-    ids=["unavailable", "errors", "truncated", "cut off", "stall"],
+    ids=["unavailable", "errors", "truncated", "cut off", "stall", "one bit wrong"],
 )
 def test_bad_answers_are_tried_again(answers: list[Answer], site: Site, workbook: bytes, cache: Path) -> None:
     site.answers = list(answers)
@@ -161,9 +167,10 @@ def test_bad_answers_are_tried_again(answers: list[Answer], site: Site, workbook
         (Answer(sent=100), "broke off 3 times", 3),
         (Answer(sent=100, announced=False), "broke off 3 times .*without the end of a workbook", 3),
         (Answer(stall=True), "no answer", 3),
+        (Answer(body=flipped(zipped(300))), "broke off 3 times .*part does not match its checksum", 3),
         (Answer(body=b"PK" + bytes(2_000_000)), "larger than 1 MB.*download.max_megabytes", 1),
     ],
-    ids=["missing", "forbidden", "unavailable", "page", "truncated", "cut off", "stall", "too large"],
+    ids=["missing", "forbidden", "unavailable", "page", "truncated", "cut off", "stall", "one bit wrong", "too large"],
 )
 def test_what_cannot_be_had_is_said_and_not_kept(
     answer: Answer, words: str, requests: int, site: Site, workbook: bytes, cache: Path

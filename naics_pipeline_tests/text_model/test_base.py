@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failures > 0:
             self.server.failures -= 1
             return self.answer(503, b"busy", body)
-        path = self.path.split("?")[0]
+        path = self.path.split("?")[0].replace("%2F", "/")
+        if path.startswith("/api/models/acme/tiny/") and not re.search(f"/(main|{COMMIT})$", path):
+            return self.answer(404, b"{}", body, {"X-Error-Code": "RevisionNotFound"})
         if path.startswith("/api/models/acme/tiny/"):
             files = sorted(self.server.directory.iterdir())
             tree = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": COMMIT} for f in files]
@@ -100,6 +103,16 @@ def test_a_model_comes_from_the_hub_once_and_then_from_the_cache(hub: Hub, tmp_p
     assert (directory / "model.safetensors").read_bytes() == (tiny_base / "model.safetensors").read_bytes()
     offline = locate_elsewhere(hub, tmp_path, "acme/tiny", HF_HUB_OFFLINE="1")
     assert Path(offline.stdout.splitlines()[-1]) == directory
+
+
+def test_a_model_can_be_pinned_to_a_commit(hub: Hub, tmp_path: Path) -> None:
+    floating = locate_elsewhere(hub, tmp_path, "acme/tiny")
+    assert f"name 'acme/tiny@{COMMIT}'" in floating.stderr
+    pinned = locate_elsewhere(hub, tmp_path, f"acme/tiny@{COMMIT}")
+    assert pinned.stdout.splitlines()[-1].endswith(f"/snapshots/{COMMIT}")
+    assert "is at commit" not in pinned.stderr
+    absent = locate_elsewhere(hub, tmp_path, f"acme/tiny@{'f' * 40}")
+    assert f"there is no model 'acme/tiny@{'f' * 40}' on the hub" in absent.stderr
 
 
 def test_a_busy_hub_is_asked_again(hub: Hub, tmp_path: Path) -> None:

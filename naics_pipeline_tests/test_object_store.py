@@ -1,0 +1,109 @@
+"""The data directory on an object store: a real server of the S3 protocol on this machine."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from naics_pipeline.errors import NaicsError
+from naics_pipeline.storage import Store
+from naics_pipeline_tests.test_commands import environment, shell
+
+__all__ = ["environment"]
+ACCESS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server with one bucket, called naics."""
+    moto = pytest.importorskip("moto.server", reason="needs the extra dev")
+    boto3 = pytest.importorskip("boto3")
+    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    address = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=address, aws_access_key_id="key", aws_secret_access_key="secret", region_name="us-east-1"
+    )
+    client.create_bucket(Bucket="naics")
+    yield address
+    running.stop()
+
+
+@pytest.fixture
+def root(server, monkeypatch, tmp_path) -> str:
+    """A root of its own in the bucket, that this process may read and write."""
+    for name, value in (ACCESS | {"AWS_ENDPOINT_URL": server, "NO_PROXY": "127.0.0.1"}).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://naics/{tmp_path.name}"
+
+
+def test_machines_share_outputs_and_unfinished_work(root, tmp_path):
+    here, there = Store(root, tmp_path / "one"), Store(root, tmp_path / "two")
+    assert not there.exists("stages/one")
+    stage = here.path("stages/one")
+    (stage / "below").mkdir(parents=True)
+    (stage / "best.safetensors").write_bytes(os.urandom(1000))
+    (stage / "below" / "metrics.json").write_text("{}")
+    (stage / ".unfinished-key").mkdir()
+    (stage / ".unfinished-key" / "last.ckpt").write_text("epoch 7")
+    here.keep_unfinished("stages/one")
+    there.resume_unfinished("stages/one")
+    assert (there.path("stages/one") / ".unfinished-key" / "last.ckpt").read_text() == "epoch 7"
+    here.publish("stages/one")
+    here.forget_unfinished("stages/one")
+    fetched = there.local("stages/one")
+    assert sorted(file.relative_to(fetched).as_posix() for file in fetched.rglob("*") if file.is_file()) == [
+        "below/metrics.json",
+        "best.safetensors",
+    ]
+    assert there.local("stages/one/below/metrics.json").read_text() == "{}"
+    assert not any("unfinished" in key for key in there.filesystem.find(there.base))
+    (stage / "below" / "metrics.json").write_text("[]")
+    here.publish("stages/one")
+    assert there.local("stages/one/below/metrics.json").read_text() == "[]"
+    assert (fetched / "below" / "metrics.json").read_text() == "{}"
+
+
+def test_a_bucket_that_is_not_there_is_said(root, tmp_path):
+    store = Store("s3://nowhere/data", tmp_path)
+    store.path("frame").parent.mkdir(parents=True, exist_ok=True)
+    store.path("frame").write_text("")
+    with pytest.raises(NaicsError, match=r"s3://nowhere/data/frame: could not be published"):
+        store.publish("frame")
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_killed_and_resumed_by_another_machine(server, environment, tmp_path):
+    root = "s3://naics/whole"
+    environment |= ACCESS | {
+        "AWS_ENDPOINT_URL": server,
+        "NO_PROXY": "127.0.0.1",
+        "NAICS_DATA_DIR": root,
+        "NAICS_CACHE_DIR": str(tmp_path / "one"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "NAICS__TRAINING__EPOCHS_SCALE": "2",
+    }
+    command = ["dagster", "job", "execute", "-m", "naics_pipeline.definitions", "-j", "full_pipeline"]
+    killed = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
+    work = next(iter((tmp_path / "one").glob("*/work")), tmp_path)
+    limit = time.monotonic() + 400
+    os.environ.update({name: environment[name] for name in (*ACCESS, "AWS_ENDPOINT_URL", "NO_PROXY")})
+    store = Store(root, tmp_path / "reader")
+    while not store.filesystem.find(f"{store.base}/manifests/stages/01_only.unfinished"):
+        assert killed.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    os.killpg(killed.pid, 9)
+    killed.wait()
+    assert not work.joinpath("stages", "01_only", "best.safetensors").exists()
+    environment["NAICS_CACHE_DIR"] = str(tmp_path / "two")
+    said = shell(" ".join(command) + " 2>&1", environment, Path(tmp_path))
+    assert "goes on from its last finished epoch" in said
+    assert store.local("reports/index.html").stat().st_size > 10_000
+    assert pl.read_parquet(store.local("refined_embeddings.parquet")).height == 397
+    assert not any("unfinished" in key for key in store.filesystem.find(store.base))
