@@ -192,6 +192,16 @@ class Store:
             return self.path(name).exists()
         return self._find(name) is not None
 
+    def names(self, folder: str) -> list[str]:
+        """The outputs that are files below a folder, at any depth."""
+        if self.is_local:
+            root = self.path(folder)
+            files = _visible_files(root) if root.is_dir() else ()
+            return [f"{folder}/{file.relative_to(root).as_posix()}" for file in files]
+        start = f"{self.base}/manifests/"
+        found = self.filesystem.find(f"{start}{folder}")
+        return sorted(str(key).split(start, 1)[-1].removesuffix(".json") for key in found)
+
     def local(self, name: str) -> Path:
         """The local path to read an output from, or a file of an output that is a directory.
 

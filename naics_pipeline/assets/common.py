@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.metadata import version as package_version
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ from naics_pipeline.failures import described, said_last
 from naics_pipeline.storage import Store, fingerprint
 
 OWNERS = ["team:naics"]
+RECORDED_PACKAGES = ("naics-pipeline", "torch", "transformers", "numpy")
 logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="Parameter `data_version`", category=dg.BetaWarning)
 
@@ -42,12 +44,17 @@ def version(number: int, *keys: str) -> str:
         number: raised by hand when the code changes what comes out.
         keys: dotted keys of settings, or of whole sections.
     """
-    values = {
+    values = read_settings(defined_conf(), *keys)
+    return f"{number}.{fingerprint(values)}" if values else str(number)
+
+
+def read_settings(conf: config.Config, *keys: str) -> dict[str, Any]:
+    """The settings of some dotted keys, or of whole sections."""
+    return {
         name: value
-        for name, value in defined_conf().flat().items()
+        for name, value in conf.flat().items()
         if any(name == key or name.startswith(f"{key}.") for key in keys)
     }
-    return f"{number}.{fingerprint(values)}" if values else str(number)
 
 
 def columns(**described: tuple[str, str]) -> dict[str, dg.TableSchema]:
@@ -66,6 +73,21 @@ def content_version(frame: pl.DataFrame) -> dg.DataVersion:
 def data_version(*parts: Any) -> dg.DataVersion:
     """A version of an output that is determined by these JSON-like values and files."""
     return dg.DataVersion(fingerprint(*parts))
+
+
+def origin(conf: config.Config, frames: Mapping[str, pl.DataFrame], *keys: str) -> dict[str, Any]:
+    """Where an output comes from, to be written into its file: settings, versions of what made it, data.
+
+    Args:
+        frames: name → a table that was read; its content is told by its hash.
+        keys: dotted keys of settings, or of whole sections, that were read.
+    """
+    return {
+        "profile": conf.profile,
+        "settings": read_settings(conf, *keys),
+        "versions": {package: package_version(package) for package in RECORDED_PACKAGES},
+        "data": {name: content_version(frame).value for name, frame in frames.items()},
+    }
 
 
 def frame_output(frame: pl.DataFrame, metadata: Mapping[str, Any] | None = None) -> dg.Output[pl.DataFrame]:

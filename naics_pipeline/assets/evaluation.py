@@ -9,11 +9,12 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline.assets import graph_model
-from naics_pipeline.assets.common import asset, data_version, logger, picture, place, version
+from naics_pipeline.assets.common import asset, data_version, logger, picture, place, read_settings, version
 from naics_pipeline.assets.text_model import LABELLED, PLACES, STAGES
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
 from naics_pipeline.config import Config
+from naics_pipeline.errors import ModelError
 from naics_pipeline.resources import TrackedRun, Tracking
 from naics_pipeline.storage import Store
 
@@ -29,6 +30,7 @@ REPORT = "reports/index.html"
 EXPLORER = "reports/explorer.html"
 FROZEN_VECTORS = "frozen_vectors"
 READ_BY_EVALUATION = ("seed", "evaluation", "model.base", "model.base_sha256", "taxonomy")
+READ_BY_REFINED_EVALUATION = ("seed", "evaluation.cutoffs", "graph.smoothing_rounds")
 EXAMPLES, NEIGHBOURS = 3, 8
 
 
@@ -59,7 +61,7 @@ def text_evaluation(
     with tracking.start_run(context, conf.flat(), stage="text_evaluation") as run:
         texts = {name: encode.with_vectors(name, read_embeddings(store.local(file))) for name, file in names.items()}
         labelled = texts.get("labelled")
-        content = summary.measure_text(
+        found = summary.measure_text(
             read_embeddings(store.local(TEXT)),
             texts["queries"],
             tree,
@@ -70,14 +72,18 @@ def text_evaluation(
             labelled=labelled,
             scorers=all_scorers(settings.seed),
         )
+        content = found.content | {"evaluated": evaluated(context, conf, run, *READ_BY_EVALUATION)}
+        content["curves"] = {stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in STAGES}
         log_metrics(run, content["text"], content["baselines"])
+        record = content | {"metrics": {"text": content["text"], **content["baselines"]}}
+        keep_scores(context, store, "text", found.scores, record)
         return publish_metrics(store, TEXT_METRICS, content, content["text"])
 
 
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(2, "seed", "evaluation.cutoffs", "graph.smoothing_rounds"),
+    code_version=version(3, *READ_BY_REFINED_EVALUATION),
     deps=["text_embeddings", "refined_embeddings", "triplets"],
 )
 def refined_evaluation(
@@ -95,21 +101,25 @@ def refined_evaluation(
     tree = tree_of(descriptions)
     with tracking.start_run(context, conf.flat(), stage="refined_evaluation") as run:
         queries = {"text": TEXT_QUERIES, "refined": graph_model.QUERIES}
-        content = summary.measure_refined(
+        found = summary.measure_refined(
             spaces_of(conf, store, tree),
             {space: read_embeddings(store.local(name)) for space, name in queries.items()},
             tree,
             cutoffs=settings.evaluation.cutoffs,
             seed=settings.seed,
         )
+        content = found.content | {"evaluated": evaluated(context, conf, run, *READ_BY_REFINED_EVALUATION)}
+        content["curves"] = {"graph": refinement_of(store, content["measured"]["refined"])["history"]}
         log_metrics(run, content["refined"], {"smoothed": content["smoothed"]})
+        record = content | {"metrics": {name: content[name] for name in ("refined", "smoothed")}}
+        keep_scores(context, store, "refined", found.scores, record)
         return publish_metrics(store, REFINED_METRICS, content, content["refined"])
 
 
 @asset(
     group_name="evaluation",
     kinds={"html", "mlflow"},
-    code_version=version(2, "source", "vintage", "graph.smoothing_rounds"),
+    code_version=version(3, "source", "vintage", "graph.smoothing_rounds"),
     deps=["text_evaluation", "refined_evaluation", "triplets"],
 )
 def evaluation_report(
@@ -119,31 +129,40 @@ def evaluation_report(
     tracking: Tracking,
     descriptions: pl.DataFrame,
 ) -> dg.MaterializeResult:
-    """One HTML page with every table and picture of this state, and one to explore it; neither needs anything else."""
+    """One HTML page with every table and picture of this state, and one to explore it; neither needs anything else.
+
+    index.html is the newest; each run's own page stays beside it, as <run>.html, and every page lists all runs that
+    were evaluated before it.
+    """
     from naics_pipeline.evaluation import summary
     from naics_pipeline.evaluation.explorer.page import write_explorer
-    from naics_pipeline.evaluation.report import read_metrics, write_report
+    from naics_pipeline.evaluation.report import write_report
     from naics_pipeline.taxonomy.triplets import hardness_table
 
     tree = tree_of(descriptions)
     spaces = spaces_of(conf, store, tree)
-    refinement = read_metrics(store.local(graph_model.TRAINING))
+    text, refined = metrics_together(store, spaces)
+    refinement = refinement_of(store, refined["measured"]["refined"])
     with tracking.start_run(context, conf.flat(), stage="report") as run:
         pictures = summary.draw(
             spaces,
             tree,
             dict(descriptions.select("code", "title").iter_rows()),
-            stages={stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in STAGES},
+            stages=text["curves"],
             refinement=refinement["history"],
             hardness=hardness_table(store.local("triplets")),
         )
-        write_report(store.path(REPORT), report_content(conf, store, spaces, descriptions, refinement, pictures))
+        content = report_content(context, conf, store, spaces, descriptions, refinement, pictures)
+        own = f"reports/{context.run.run_id}.html"
+        for name in (own, REPORT):
+            write_report(store.path(name), content)
         for name, png in pictures.items():
             run.log_bytes(png, f"plots/{name}.png")
         write_explorer(store.path(EXPLORER), explored(conf, store, spaces, descriptions, tree))
         for name, logged in ((REPORT, "report.html"), (EXPLORER, "explorer.html")):
             run.log_bytes(store.path(name).read_bytes(), logged)
-            store.publish(name)
+    for name in (own, REPORT, EXPLORER):
+        store.publish(name)
     logger.info("report at %s", store.path(REPORT))
     return dg.MaterializeResult(
         metadata={**{name: picture(png) for name, png in pictures.items()}, **place(store, REPORT)},
@@ -200,7 +219,66 @@ def baseline_rows(
     )
 
 
+def evaluated(context: dg.AssetExecutionContext, conf: Config, run: TrackedRun, *keys: str) -> dict[str, Any]:
+    """When and how something was measured: with which settings, recorded by which runs."""
+    return {
+        "run_id": context.run.run_id,
+        "mlflow_run_id": run.run_id,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": read_settings(conf, *keys),
+    }
+
+
+def keep_scores(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    evaluation: str,
+    scores: Mapping[str, pl.DataFrame],
+    record: Mapping[str, Any],
+) -> None:
+    """Scores and record of an evaluation under the name of the run; no later run replaces them."""
+    from naics_pipeline.evaluation.runs.scores import FOLDER, write_scores
+
+    name = f"{FOLDER}/{context.run.run_id}/{evaluation}.parquet"
+    write_scores(store.path(name), context.run.run_id, scores, record)
+    store.publish(name)
+
+
+def refinement_of(store: Store, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What the graph model recorded of its training, where that is the training of the measured points."""
+    from naics_pipeline.evaluation.metrics_files import read_metrics
+
+    found = read_metrics(store.local(graph_model.TRAINING))
+    refuse_mixture(graph_model.TRAINING, found.get("space"), "the refined embeddings", measured.get("space"))
+    return found
+
+
+def metrics_together(store: Store, spaces: "Mapping[str, Embeddings]") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Text and refined metrics, both of the points at hand.
+
+    Raises:
+        ModelError: one of them was measured of other points.
+    """
+    from naics_pipeline.evaluation.metrics_files import read_metrics
+
+    text, refined = (read_metrics(store.local(name)) for name in (TEXT_METRICS, REFINED_METRICS))
+    for file, content, name in ((TEXT_METRICS, text, "text"), (REFINED_METRICS, refined, "refined")):
+        measured = content.get("measured", {}).get(name, {}).get("space")
+        refuse_mixture(file, measured, f"{name}_embeddings", spaces[name].metadata.get("space"))
+    return text, refined
+
+
+def refuse_mixture(what: str, of: str | None, beside: str, version: str | None) -> None:
+    """Raises ModelError where a result was not made from the points that it stands beside."""
+    if of and version and of != version:
+        raise ModelError(
+            f"{what} is of version {of} of the points, and {beside} are now version {version}: materialize what comes "
+            "after the embeddings again, dagster asset materialize --select 'text_embeddings+'."
+        )
+
+
 def report_content(
+    context: dg.AssetExecutionContext,
     conf: Config,
     store: Store,
     spaces: "Mapping[str, Embeddings]",
@@ -209,13 +287,15 @@ def report_content(
     pictures: Mapping[str, bytes],
 ) -> "ReportContent":
     """What the page shows."""
-    from naics_pipeline.evaluation.report import ReportContent, read_metrics
+    from naics_pipeline.evaluation.report import ReportContent
+    from naics_pipeline.evaluation.runs.scores import runs_in
 
-    text, refined = (read_metrics(store.local(name)) for name in (TEXT_METRICS, REFINED_METRICS))
+    text, refined = metrics_together(store, spaces)
+    settings = refined["measured"]["refined"]["origin"]["settings"]
     measured = {"text": text["text"], "smoothed": refined["smoothed"], "refined": refined["refined"]}
     return ReportContent(
-        source=conf.settings.source,
-        vintage=conf.settings.vintage,
+        source=settings["source"],
+        vintage=settings["vintage"],
         codes=descriptions.height,
         queries_count=text["queries"],
         created=shown_now(),
@@ -229,7 +309,9 @@ def report_content(
         pictures=pictures,
         explorer=Path(EXPLORER).name,
         neighbours=neighbours(spaces["refined"], descriptions),
-        settings=conf.settings.model_dump(mode="json"),
+        settings=settings | refined["evaluated"]["settings"] | text["evaluated"]["settings"],
+        run=context.run.run_id,
+        runs=runs_in(store),
     )
 
 
@@ -260,7 +342,7 @@ def shown_now() -> str:
 
 def stage_file(store: Store, stage: str, name: str) -> Any:
     """A small result that lies beside a stage's checkpoint."""
-    from naics_pipeline.evaluation.report import read_metrics
+    from naics_pipeline.evaluation.metrics_files import read_metrics
 
     return read_metrics(store.local(f"stages/{stage}/{name}"))
 
@@ -287,7 +369,7 @@ def log_metrics(run: TrackedRun, own: Mapping[str, float], others: Mapping[str, 
 
 def publish_metrics(store: Store, name: str, content: dict[str, Any], own: Mapping[str, float]) -> dg.MaterializeResult:
     """Writes a file of metrics; its own ones become the asset's metadata."""
-    from naics_pipeline.evaluation.report import plain, write_metrics
+    from naics_pipeline.evaluation.metrics_files import plain, write_metrics
 
     write_metrics(store.path(name), content)
     store.publish(name)

@@ -1,17 +1,23 @@
 """The graph model: the text model's points, refined on the graph of the taxonomy."""
 
+import json
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import asset, data_version, logger, place, version
+from naics_pipeline.assets.common import asset, data_version, logger, origin, place, version
 from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
 from naics_pipeline.config import Config
 from naics_pipeline.resources import Accelerator, TrackedRun, Tracking
 from naics_pipeline.storage import Store
+
+if TYPE_CHECKING:
+    from naics_pipeline.text_model.embeddings import Embeddings
 
 NAME = "refined_embeddings.parquet"
 QUERIES = "refined_queries.parquet"
@@ -40,7 +46,7 @@ def refined_embeddings(
     Beside it refined_query_map.npz, which brings free text into that space, and refined_queries.parquet: the points
     that it gives the index entries that no training saw.
     """
-    from naics_pipeline.evaluation.report import write_metrics
+    from naics_pipeline.evaluation.metrics_files import write_metrics
     from naics_pipeline.graph_model.query_map import QueryMap
     from naics_pipeline.graph_model.refine import refine
     from naics_pipeline.taxonomy.tree import Tree, excluded_matrix, held_out_pairs
@@ -61,18 +67,19 @@ def refined_embeddings(
             on_epoch=partial(follow, run, -(-settings.graph.steps // settings.graph.steps_per_epoch)),
         )
         run.log_metrics(refinement.metrics)
-        space = partial(
-            Embeddings, curvature=refinement.curvature, metadata={"stage": "graph", "run_id": context.run.run_id}
-        )
-        refined = space(tree.codes, refinement.points)
+        refined = Embeddings(tree.codes, refinement.points, refinement.curvature)
+        made = {"stage": "graph", "run_id": context.run.run_id, **refined_origin(conf, text, refined, descriptions)}
+        refined = replace(refined, metadata=made)
         query_map = QueryMap.fit(text, refined)
         entries = read_embeddings(store.local(TEXT_QUERIES))
         logger.info("%s entries that no training saw, into the refined space", f"{len(entries.codes):,}")
-        queries = space(entries.codes, query_map.apply(entries.points), columns=entries.columns)
+        queries = replace(entries, points=query_map.apply(entries.points), curvature=refined.curvature, metadata=made)
         write_embeddings(refined, store.path(NAME))
         write_embeddings(queries, store.path(QUERIES))
         query_map.save(store.path(QUERY_MAP))
-        write_metrics(store.path(TRAINING), {"history": refinement.history, "metrics": refinement.metrics})
+        write_metrics(
+            store.path(TRAINING), {"history": refinement.history, "metrics": refinement.metrics, "space": made["space"]}
+        )
     for name in (NAME, QUERIES, QUERY_MAP, TRAINING):
         store.publish(name)
     logger.info("%s points, curvature %.3f", f"{len(tree):,}", refinement.curvature)
@@ -85,6 +92,22 @@ def refined_embeddings(
         },
         data_version=data_version(refinement.points.tobytes(), refinement.curvature, queries.points.tobytes()),
     )
+
+
+def refined_origin(
+    conf: Config, text: "Embeddings", refined: "Embeddings", descriptions: pl.DataFrame
+) -> dict[str, str]:
+    """What the refined points say of themselves: their version, that of the text points, and both settings."""
+    made = origin(conf, {"descriptions": descriptions}, "graph", "training.validation_fraction")
+    before = json.loads(text.metadata.get("origin", "{}"))
+    # The seed of the refinement need not be that of the text model.
+    settings = before.get("settings", {}) | made["settings"] | {"graph.seed": conf.settings.seed}
+    made = {**made, "settings": settings, "data": before.get("data", {}) | made["data"]}
+    return {
+        "space": refined.version,
+        "made_from": text.metadata.get("space") or text.version,
+        "origin": json.dumps(made),
+    }
 
 
 def follow(run: TrackedRun, epochs: int, epoch: int, values: dict[str, float]) -> None:

@@ -1,14 +1,26 @@
 """The text model: one asset per stage of the curriculum, and the embeddings that the last one gives."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import asset, columns, data_version, defined_conf, logger, picture, place, version
+from naics_pipeline.assets.common import (
+    asset,
+    columns,
+    data_version,
+    defined_conf,
+    logger,
+    origin,
+    picture,
+    place,
+    version,
+)
 from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import said_last
@@ -67,8 +79,8 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         index_entries: pl.DataFrame,
         activity_phrases: pl.DataFrame,
     ) -> dg.MaterializeResult:
+        from naics_pipeline.evaluation.metrics_files import write_metrics
         from naics_pipeline.evaluation.plots import training_curves
-        from naics_pipeline.evaluation.report import write_metrics
         from naics_pipeline.evaluation.structure import structure_metrics
         from naics_pipeline.evaluation.summary import FOLLOWED, measure
         from naics_pipeline.taxonomy.tree import Tree
@@ -105,8 +117,15 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
             queries = result.embedder.embed_rows(unseen_entries(descriptions, index_entries))
             metrics = measure(result.codes, queries, tree, cutoffs, places=result.places)
             metrics |= {key: value for key, value in result.metrics.items() if key.startswith("left_out_")}
+            frames = {
+                "descriptions": descriptions,
+                "index_entries": index_entries,
+                "activity_phrases": activity_phrases,
+            }
+            made = stage_origin(conf, store, stage, frames)
             for file, points in ((NAME, result.codes), (PLACES, result.places), (QUERIES, queries)):
-                write_embeddings(points, store.path(f"{name}/{file}"))
+                of_space = points.metadata | {"space": result.codes.version, "origin": json.dumps(made)}
+                write_embeddings(replace(points, metadata=of_space), store.path(f"{name}/{file}"))
             # A step after the last epoch's: what MLflow compares runs by is then the best checkpoint, not the last one.
             run.log_metrics(metrics, len(result.history))
             write_metrics(store.path(f"{name}/metrics.json"), metrics)
@@ -121,6 +140,23 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         )
 
     return train
+
+
+def stage_origin(conf: Config, store: Store, stage: Stage, frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """Where a stage's points come from: its settings and those of the stages before it."""
+    from naics_pipeline.text_model.embeddings import read_metadata
+
+    made = origin(conf, frames, "source", "vintage", *READ_BY_TRAINING)
+    if stage.after:
+        before = read_metadata(store.local(f"stages/{stage.after}") / NAME)
+        made["settings"] |= {
+            key: value
+            for key, value in json.loads(before.get("origin", "{}")).get("settings", {}).items()
+            if key.startswith("curriculum.")
+        }
+    own = stage.model_dump(mode="json", exclude={"name"})
+    made["settings"] |= {f"curriculum.{stage.name}.{key}": value for key, value in own.items()}
+    return made
 
 
 stages = [stage_asset(stage) for stage in STAGES]
@@ -150,8 +186,9 @@ def text_embeddings(
         found[LABELLED] = labelled_texts(conf, store.local(last) / BEST)
     else:
         store.remove(LABELLED)
+    space = found[NAME].metadata | {"space": found[NAME].version, "run_id": context.run.run_id}
     for name, points in found.items():
-        of_this_run = replace(points, metadata=points.metadata | {"run_id": context.run.run_id})
+        of_this_run = replace(points, metadata=points.metadata | space)
         write_embeddings(of_this_run, store.path(name))
         store.publish(name)
     embeddings = found[NAME]

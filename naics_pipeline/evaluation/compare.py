@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 _BLOCK = 250
 
@@ -53,6 +54,23 @@ def paired_bootstrap(
     tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
     p_value = min(1.0, 2 * (tail + 1) / (resamples + 1))
     return Comparison(float(difference.mean()), float(low), float(high), float(p_value), difference.size)
+
+
+def intervals(
+    scores: pl.DataFrame, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Metric → bounds of the bootstrap interval of its mean over codes or texts.
+
+    Args:
+        scores: metric, key, value.
+    """
+    bounds = (1 - confidence) / 2, (1 + confidence) / 2
+    found = {}
+    for (metric,), rows in scores.group_by("metric", maintain_order=True):
+        means = _resampled_means(rows["value"].to_numpy(), np.random.default_rng(seed), resamples)
+        low, high = np.quantile(means, bounds)
+        found[str(metric)] = (float(low), float(high))
+    return found
 
 
 def _resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:

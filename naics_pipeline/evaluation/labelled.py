@@ -91,40 +91,47 @@ class LabelledTexts:
             other_codes=given.filter(pl.col("column").is_null() & pl.col("code").is_not_null()).height,
         )
 
-    def metrics(self, scores: Mapping[str, np.ndarray], chances: np.ndarray | None = None) -> dict[str, float]:
-        """Share of texts by read-out with a right code among the first: labelled/top1, labelled/parts/top5, ...
+    def scores(self, scores: Mapping[str, np.ndarray], chances: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """(T,) by read-out, whether a right code is among the first: labelled/top1, labelled/parts/top5, ...
 
         Args:
             scores: read-out → (R, L), of which less is better, in the order of the rows.
             chances: (R, L) probabilities; with them there is the read-out of texts and parts together.
         """
         by_readout = {readout: values[self.whole] for readout, values in scores.items()}
-        answers = None
         if chances is not None:
-            answers = with_parts(chances[self.whole], chances[self.parts], self.text, self.weight)
-            by_readout[PARTS] = -answers
-        found = {"labelled/texts": float(len(self.whole)), "labelled/left_out": float(self.left_out)}
-        found["labelled/other_codes"] = float(self.other_codes)
+            by_readout[PARTS] = -self.answers(chances)
+        found: dict[str, np.ndarray] = {}
         for readout, values in by_readout.items():
             mark = "" if readout == CODE else f"{readout}/"
             found |= {f"labelled/{mark}{name}": value for name, value in label_hits(values, self.is_right).items()}
-        if answers is not None:
-            first = answers.argmax(axis=1)
-            right = self.is_right[np.arange(len(first)), first]
+        return found
+
+    def answers(self, chances: np.ndarray) -> np.ndarray:
+        """(T, L) probabilities of the texts, their parts taken in."""
+        return with_parts(chances[self.whole], chances[self.parts], self.text, self.weight)
+
+    def metrics(self, scores: Mapping[str, np.ndarray], chances: np.ndarray | None = None) -> dict[str, float]:
+        """Means of `scores`, how many texts there are and are left out, and how far probabilities hold."""
+        found = {"labelled/texts": float(len(self.whole)), "labelled/left_out": float(self.left_out)}
+        found["labelled/other_codes"] = float(self.other_codes)
+        hits = self.scores(scores, chances)
+        found |= {name: float(values.mean()) if values.size else float("nan") for name, values in hits.items()}
+        if chances is not None:
+            answers = self.answers(chances)
+            right = self.is_right[np.arange(len(answers)), answers.argmax(axis=1)]
             measured = calibration_metrics(answers.max(axis=1), right)
             found |= {f"labelled/{PARTS}/{name}": value for name, value in measured.items()}
         return found
 
 
-def label_hits(scores: np.ndarray, is_right: np.ndarray) -> dict[str, float]:
-    """top{k}: share of texts with a right code among the k best, averaged over the orders of tied candidates.
+def label_hits(scores: np.ndarray, is_right: np.ndarray) -> dict[str, np.ndarray]:
+    """top{k}: (T,) whether a right code is among the k best, averaged over the orders of tied candidates.
 
     Args:
         scores: (T, L), of which less is better.
         is_right: (T, L), at least one in each row.
     """
-    if len(scores) == 0:
-        return {f"top{k}": float("nan") for k in LABELLED_RANKS}
     best = np.where(is_right, scores, np.inf).min(axis=1, keepdims=True)
     closer, tie = np.count_nonzero(scores < best, axis=1), scores == best
     tied, wrong = np.count_nonzero(tie, axis=1), np.count_nonzero(tie & ~is_right, axis=1)
@@ -132,5 +139,5 @@ def label_hits(scores: np.ndarray, is_right: np.ndarray) -> dict[str, float]:
     for k in LABELLED_RANKS:
         drawn = np.clip(k - closer, 0, tied)
         # Of the tied ones so many come among the first k; all of them wrong by this chance.
-        hits[f"top{k}"] = float((1 - comb(wrong, drawn) / comb(tied, drawn)).mean())
+        hits[f"top{k}"] = 1 - comb(wrong, drawn) / comb(tied, drawn)
     return hits

@@ -52,19 +52,23 @@ def _auc(rank: np.ndarray, positive: np.ndarray) -> float:
 
 
 def _distortion(d: np.ndarray, t: np.ndarray) -> dict[str, float]:
-    """|D/s - T| / T with the scale s of least mean: with x = D/T a median of 1/x, weighted by x, is 1/s."""
+    """|D/s - T| / T with the scale s of least mean."""
     x = d / t
     if not (x > 0).any():
         return dict.fromkeys(_DISTORTIONS, float("nan"))
-    ordered = np.sort(x[x > 0])[::-1]
-    weight = np.cumsum(ordered)
-    scale = ordered[np.searchsorted(weight, weight[-1] / 2)]
-    error = np.abs(x / scale - 1)
+    error = np.abs(x / best_scale(x) - 1)
     return {
         "distortion_mean": float(error.mean()),
         "distortion_median": float(np.median(error)),
         "distortion_worst": float(x.max() / x.min()) if x.min() > 0 else float("inf"),
     }
+
+
+def best_scale(x: np.ndarray) -> float:
+    """The s of least mean |x/s - 1|, of x = D/T with one above 0: a median of 1/x, weighted by x, is 1/s."""
+    ordered = np.sort(x[x > 0])[::-1]
+    weight = np.cumsum(ordered)
+    return float(ordered[np.searchsorted(weight, weight[-1] / 2)])
 
 
 def _collapsed(d: np.ndarray) -> bool:

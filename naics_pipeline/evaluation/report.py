@@ -1,9 +1,8 @@
 """The report: one HTML page that needs nothing beside itself, and the JSON files of metrics it is made from."""
 
 import base64
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from naics_pipeline.errors import NaicsError
 from naics_pipeline.evaluation.glossary import (
     BY_NAME,
     LABELLED,
@@ -25,6 +23,7 @@ from naics_pipeline.evaluation.glossary import (
     VARIANTS,
     Metric,
 )
+from naics_pipeline.evaluation.runs.scores import RunRecord
 from naics_pipeline.storage import replacing
 
 Numbers = Mapping[str, float | None]
@@ -62,8 +61,10 @@ class ReportContent:
         gate: fields of each `compare.GateRule`.
         pictures: name → PNG; known names have captions.
         neighbours: heading → frame of nearest codes.
-        settings: nested, as it ran.
         explorer: the page to explore, as a link from here.
+        settings: by dotted key, of what was measured and of the measuring.
+        run: the run that this page is of.
+        runs: all that were evaluated, the newest first; each has a page <run>.html beside this one.
     """
 
     source: str
@@ -82,6 +83,8 @@ class ReportContent:
     neighbours: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     explorer: str | None = None
+    run: str = ""
+    runs: Sequence[RunRecord] = ()
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -116,7 +119,7 @@ def render(content: ReportContent) -> str:
         labelled_counts=_labelled_counts(content.queries),
         stages=_by_row(content.stages, _present(MAIN_STRUCTURE, content.stages.values())),
         stage_texts=_by_row(stage_texts, _present(STAGE_TEXTS, stage_texts.values())),
-        level_spheres=content.settings.get("graph", {}).get("radii") == "level",
+        level_spheres=content.settings.get("graph.radii") == "level",
         left_out=_left_out(content.left_out),
         variants=VARIANTS,
         comparisons=[_comparison(name, row) for name, row in content.comparisons.items()],
@@ -125,7 +128,8 @@ def render(content: ReportContent) -> str:
             (name, CAPTIONS.get(name, name.replace("_", " ")), base64.b64encode(png).decode())
             for name, png in sorted(content.pictures.items(), key=lambda item: _caption_order(item[0]))
         ],
-        settings=list(_flat(content.settings)),
+        settings=[(key, str(value)) for key, value in content.settings.items()],
+        runs=[_run(run, content.run) for run in content.runs],
     )
 
 
@@ -178,35 +182,6 @@ def _labelled_counts(rows: Mapping[str, Numbers]) -> dict[str, int]:
     names = ("texts", "left_out", "other_codes")
     known = next((row for row in rows.values() if row.get("labelled/texts") is not None), None)
     return {name: int(known[f"labelled/{name}"] or 0) for name in names} if known else {}
-
-
-def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes nested metrics as JSON; NaN and infinity, which JSON does not know, become null."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(plain(metrics), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Reads what `write_metrics` wrote.
-
-    Raises:
-        NaicsError: there is no such file or it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NaicsError(f"{path}: metrics cannot be read ({error}). Materialize the evaluation again.") from error
-
-
-def plain(value: Any) -> Any:
-    """The value with numpy numbers as Python's, tuples as lists, and numbers that are not finite as None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _known(value: float | None) -> bool:
@@ -342,9 +317,21 @@ def _caption_order(name: str) -> int:
     return list(CAPTIONS).index(name) if name in CAPTIONS else len(CAPTIONS)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
+_OF_RUN = ("cophenetic_correlation", "parent_retrieval@1", "ndcg@10")
+
+
+def _run(run: RunRecord, shown: str) -> dict[str, Any]:
+    """A line of the list of runs."""
+    metrics = run.metrics
+    best = metrics.get("refined", metrics.get("text", {}))
+    failed = [rule["metric"] for rule in run.gate if not _gate_rule(rule)["passed"]]
+    gate = f"failed: {', '.join(failed)}" if failed else ("passed" if run.gate else ABSENT)
+    return {
+        "name": run.name,
+        "is_shown": run.name == shown,
+        "created": run.created[:16].replace("T", " "),
+        "what": " ".join(str(run.settings.get(key, "")) for key in ("source", "vintage")),
+        "seed": str(run.settings.get("seed", ABSENT)),
+        "numbers": [_shown(best.get(name), 3) for name in _OF_RUN] + [_shown(_best_read(metrics.get("text", {})), 3)],
+        "gate": gate,
+    }

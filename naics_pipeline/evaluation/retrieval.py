@@ -5,7 +5,7 @@ all orders of these. A method that gives every candidate the same distance there
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -71,14 +71,25 @@ class TextScores:
     """How well texts find their codes.
 
     Attributes:
-        by_query: name → (H,) scores of the held-out entries; `query_top1` is of the code read-out, those of others
-            bear its name: `mixed/query_top1`.
+        by_query: name → (Q,) scores of all entries; `query_top1` is of the code read-out, those of others bear its
+            name: `mixed/query_top1`.
+        queries: what is known of the entries.
         metrics: their means; those over other rows bear the rows' name as well: `unrepeated/query_top1` without what
             Census says twice, `validation/mixed/query_top1`, `labelled/parts/top1`.
+        by_text: name → (T,) scores of labelled texts.
+        texts: (T,) rows of the labelled texts that the scores are of.
     """
 
     by_query: dict[str, np.ndarray]
+    queries: Queries
     metrics: dict[str, float]
+    by_text: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+
+    @property
+    def held_out(self) -> dict[str, np.ndarray]:
+        """Name → (H,) scores of the held-out entries."""
+        return {name: values[self.queries.held_out] for name, values in self.by_query.items()}
 
 
 def evaluate_texts(
@@ -123,8 +134,9 @@ def evaluate_texts(
         of_texts = {name: scorer.scores(labelled) for name, scorer in scorers.items()}
         probable = {name: blend.probabilities(of_texts) for name, blend in blends.items()}
         by_name = {name: -values for name, values in (of_texts | probable).items()}
-        texts = LabelledTexts.of(labelled.columns, codes.codes)
-        found.metrics.update(texts.metrics(by_name, probable.get(BLEND, probable.get(MIXED))))
+        texts, best = LabelledTexts.of(labelled.columns, codes.codes), probable.get(BLEND, probable.get(MIXED))
+        found.metrics.update(texts.metrics(by_name, best))
+        found = replace(found, by_text=texts.scores(by_name, best), texts=texts.whole)
     return found
 
 
@@ -165,10 +177,10 @@ def search_scores(scores: Mapping[str, np.ndarray], candidates: np.ndarray, quer
     for readout, values in scores.items():
         of_query = query_scores(values, candidates, queries.codes)
         mark = "" if readout == CODE else f"{readout}/"
-        by_query |= {f"{mark}{name}": row[queries.held_out] for name, row in of_query.items()}
+        by_query |= {f"{mark}{name}": row for name, row in of_query.items()}
         for prefix, (rows, names) in queries.subsets().items():
             metrics |= means({f"{prefix}{mark}{name}": of_query[name][rows] for name in names})
-    return TextScores(by_query, metrics)
+    return TextScores(by_query, queries, metrics)
 
 
 def means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -9,12 +9,15 @@ size. What is asked of all pairs is exact up to `EXACT_CODES` codes; above, see 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.evaluation.distances import Distances, PointDistances, TreeDistances, embedding_distances
+from naics_pipeline.evaluation.influence import pair_scores
 from naics_pipeline.evaluation.neighbours import CUTOFFS, neighbour_scores, refuse_diverged
 from naics_pipeline.evaluation.neighbours import code_scores as code_scores
 from naics_pipeline.evaluation.pairs import PairHistogram, average_rank, exact_pair_metrics
@@ -26,20 +29,52 @@ from naics_pipeline.text_model.embeddings import Embeddings
 EXACT_CODES = 4096  # 8.4 million pairs; up to here their list and a matrix of all distances fit anywhere
 
 
+@dataclass(frozen=True)
+class StructureScores:
+    """How well distances reproduce the tree.
+
+    Attributes:
+        metrics: by name.
+        by_code: metric → (N,) what each code contributes, in the order of the tree's codes; NaN where it takes no part.
+            The mean is the metric. Extremes and medians have no such scores.
+    """
+
+    metrics: dict[str, float]
+    by_code: dict[str, np.ndarray]
+
+
 def evaluate_embeddings(
     embeddings: Embeddings, *, tree: Tree | None = None, cutoffs: Sequence[int] = CUTOFFS
 ) -> dict[str, float]:
-    """Every structure metric of an embeddings file, whatever the order of its rows.
+    """Every structure metric of an embeddings file, whatever the order of its rows: `evaluate_codes` without scores."""
+    return _evaluated(embeddings, tree or Tree.from_codes(embeddings.codes.tolist()), cutoffs).metrics
 
-    Above `EXACT_CODES` codes no matrix of all pairs is held.
 
-    Args:
-        tree: the taxonomy, where it is at hand; else made from the codes of the file.
+def evaluate_codes(embeddings: Embeddings, tree: Tree, *, cutoffs: Sequence[int] = CUTOFFS) -> StructureScores:
+    """Every structure metric of an embeddings file, and each code's part in it.
+
+    Above `EXACT_CODES` codes no matrix of all pairs is held, and metrics over all pairs have no scores by code.
 
     Raises:
         ModelError: the file's codes are not those of the tree.
     """
-    tree = tree or Tree.from_codes(embeddings.codes.tolist())
+    found = _evaluated(embeddings, tree, cutoffs)
+    if len(tree) > EXACT_CODES:
+        return found
+    points = aligned_points(embeddings, tree)
+    by_code = pair_scores(embedding_distances(points, embeddings.curvature, embeddings.geometry), tree)
+    return replace(found, by_code=found.by_code | by_code)
+
+
+def _evaluated(embeddings: Embeddings, tree: Tree, cutoffs: Sequence[int]) -> StructureScores:
+    """Metrics, and scores by code of those that are asked of each code.
+
+    Args:
+        tree: of the codes of the file.
+
+    Raises:
+        ModelError: the file's codes are not those of the tree.
+    """
     points = aligned_points(embeddings, tree)
     x = torch.from_numpy(points)
     if embeddings.geometry == "euclidean":
@@ -50,7 +85,7 @@ def evaluate_embeddings(
     distances: Distances = PointDistances(points, embeddings.curvature, embeddings.geometry)
     if len(tree) <= EXACT_CODES:
         distances = embedding_distances(points, embeddings.curvature, embeddings.geometry)
-    return structure_metrics(distances, tree, radii=radii, violation=violation, cutoffs=cutoffs)
+    return structure_scores(distances, tree, radii=radii, violation=violation, cutoffs=cutoffs)
 
 
 def aligned_points(embeddings: Embeddings, tree: Tree) -> np.ndarray:
@@ -69,7 +104,12 @@ def aligned_points(embeddings: Embeddings, tree: Tree) -> np.ndarray:
     return np.ascontiguousarray(embeddings.points[order], dtype=np.float64)
 
 
-def structure_metrics(
+def structure_metrics(distances: Distances, tree: Tree, **known: Any) -> dict[str, float]:
+    """The metrics of `structure_scores`."""
+    return structure_scores(distances, tree, **known).metrics
+
+
+def structure_scores(
     distances: Distances,
     tree: Tree,
     *,
@@ -77,8 +117,8 @@ def structure_metrics(
     violation: float | None = None,
     cutoffs: Sequence[int] = CUTOFFS,
     left_out: np.ndarray | None = None,
-) -> dict[str, float]:
-    """All metrics that compare distances with the tree.
+) -> StructureScores:
+    """All metrics that compare distances with the tree, and scores by code of those that are asked of each code.
 
     Args:
         distances: (N, N) float64, symmetric, in the order of `tree.codes`; the diagonal is not read. Or
@@ -105,10 +145,12 @@ def structure_metrics(
         deepest = left_out & (tree.level == tree.level.max())
         metrics["left_out_parent_retrieval@1"] = _mean(scores["parent_retrieval@1"][deepest])
     if radii is not None:
-        metrics |= _radius_metrics(radii, tree)
+        of_radius = _radius_scores(radii, tree)
+        metrics |= {name: _mean(values) for name, values in of_radius.items()}
+        scores |= of_radius
     if violation is not None:
         metrics["manifold_violation_max"] = violation
-    return metrics
+    return StructureScores(metrics, scores)
 
 
 def ceiling(tree: Tree, *, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
@@ -149,8 +191,7 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _radius_metrics(radii: np.ndarray, tree: Tree) -> dict[str, float]:
-    metrics = {f"radius_mean_level_{level}": _mean(radii[tree.level == level]) for level in LEVELS}
-    children = np.flatnonzero(tree.parent >= 0)
-    metrics["radius_monotonicity"] = _mean((radii[children] > radii[tree.parent[children]]).astype(np.float64))
-    return metrics
+def _radius_scores(radii: np.ndarray, tree: Tree) -> dict[str, np.ndarray]:
+    scores = {f"radius_mean_level_{level}": np.where(tree.level == level, radii, np.nan) for level in LEVELS}
+    farther = (radii > radii[tree.parent]).astype(np.float64)
+    return scores | {"radius_monotonicity": np.where(tree.parent >= 0, farther, np.nan)}

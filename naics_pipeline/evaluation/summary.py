@@ -1,20 +1,24 @@
 """What is measured of the embeddings of one run: the content of the metrics files and the pictures of the report."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
+from naics_pipeline.errors import ModelError
 from naics_pipeline.evaluation import plots
-from naics_pipeline.evaluation.compare import compare_scores, gate, paired_bootstrap
-from naics_pipeline.evaluation.retrieval import BRIEF, Queries, evaluate_texts
+from naics_pipeline.evaluation.compare import compare_scores, gate, intervals, paired_bootstrap
+from naics_pipeline.evaluation.retrieval import BRIEF, TextScores, evaluate_texts
+from naics_pipeline.evaluation.runs.scores import scores_frame, text_keys
 from naics_pipeline.evaluation.structure import (
+    StructureScores,
     ceiling,
-    code_scores,
     embedding_distances,
+    evaluate_codes,
     evaluate_embeddings,
 )
 from naics_pipeline.geometry import lorentz
@@ -30,9 +34,32 @@ FOLLOWED = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation"
 
 
 def variants(text: Embeddings, refined: Embeddings, tree: Tree, smoothing_rounds: int) -> dict[str, Embeddings]:
-    """Text, smoothed and refined embeddings, in the order of the tree's codes."""
+    """Text, smoothed and refined embeddings, in the order of the tree's codes.
+
+    Raises:
+        ModelError: the refined points say that they were made from other points of the text model.
+    """
+    made_from, space = refined.metadata.get("made_from"), text.metadata.get("space")
+    if made_from and space and made_from != space:
+        raise ModelError(
+            f"the refined embeddings were made from version {made_from} of the text embeddings, which are now version "
+            f"{space}: materialize refined_embeddings again before they are compared."
+        )
     text, refined = aligned(text, tree), aligned(refined, tree)
     return {"text": text, "smoothed": replace(text, points=smooth(text, tree, smoothing_rounds)), "refined": refined}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation.
+
+    Attributes:
+        content: of the metrics file.
+        scores: space → the scores that its metrics are means of, as `runs.scores.scores_frame` gives them.
+    """
+
+    content: dict[str, Any]
+    scores: dict[str, pl.DataFrame]
 
 
 def measure(
@@ -62,8 +89,8 @@ def measure_text(
     places: Embeddings | None = None,
     labelled: Embeddings | None = None,
     scorers: Mapping[str, Scorer] | None = None,
-) -> dict[str, Any]:
-    """Content of text_metrics.json: the text model's metrics, baselines beside them, and what the tree itself reaches.
+) -> Evaluated:
+    """Text_metrics.json: the text model's metrics, baselines beside them, and what the tree itself reaches.
 
     With scorers beyond the space's own, `comparisons` says of each what the blend of all gains by it over the blend
     without it, held-out entry by entry.
@@ -73,14 +100,19 @@ def measure_text(
         baselines: rows of `evaluation.baselines.baselines`; empty where they were not asked for.
         seed: of the bootstrap.
     """
+    structure = evaluate_codes(text, tree, cutoffs=cutoffs)
     found = evaluate_texts(text, queries, places, labelled, scorers)
-    return {
-        "queries": held_out_count(queries),
-        "text": evaluate_embeddings(text, tree=tree, cutoffs=cutoffs) | found.metrics,
+    scores = {"text": _scores(structure, found, tree, queries, labelled)}
+    content = {
+        "queries": held_out_count(found),
+        "measured": {"text": provenance(text)},
+        "text": structure.metrics | found.metrics,
+        "intervals": {"text": intervals(scores["text"])},
         "baselines": dict(baselines),
         "ceiling": ceiling(tree, cutoffs=cutoffs),
-        "comparisons": blend_comparisons(found.by_query, seed),
+        "comparisons": blend_comparisons(found.held_out, seed),
     }
+    return Evaluated(content, scores)
 
 
 def blend_comparisons(by_query: Mapping[str, np.ndarray], seed: int) -> dict[str, dict[str, Any]]:
@@ -100,34 +132,69 @@ def measure_refined(
     *,
     cutoffs: Sequence[int],
     seed: int,
-) -> dict[str, Any]:
-    """Content of refined_metrics.json: refined and smoothed metrics, the gate, and refined against text by score.
+) -> Evaluated:
+    """Refined_metrics.json: refined and smoothed metrics, the gate, and refined against text by score.
 
-    Both are searched by the codes' points. The refined space has no other read-out: the query map keeps the order of
+    All are searched by the codes' points. The refined space has no other read-out: the query map keeps the order of
     codes about a text and no distances, so a place that it moves lies no nearer to one text than to another.
 
     Args:
         spaces: as `variants` gives them.
-        queries: the same entries in the space of "text" and of "refined".
+        queries: the same entries in the space of "text", in which smoothed points lie, too, and of "refined".
         seed: of the bootstrap.
     """
-    structure = {name: evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) for name, space in spaces.items()}
-    found = {name: evaluate_texts(spaces[name], points) for name, points in queries.items()}
-    by_code = {name: code_scores(distances_of(spaces[name]), tree, cutoffs=cutoffs) for name in queries}
-    compared = compare_scores(by_code["text"], by_code["refined"], seed=seed)
-    compared |= compare_scores(found["text"].by_query, found["refined"].by_query, seed=seed)
-    return {
-        "queries": held_out_count(queries["refined"]),
-        "refined": structure["refined"] | found["refined"].metrics,
-        "smoothed": structure["smoothed"],
-        "gate": [asdict(rule) for rule in gate(structure["text"], structure["refined"])],
+    asked = {name: queries["refined" if name == "refined" else "text"] for name in spaces}
+    structure = {name: evaluate_codes(space, tree, cutoffs=cutoffs) for name, space in spaces.items()}
+    found = {name: evaluate_texts(spaces[name], points) for name, points in asked.items()}
+    scores = {name: _scores(structure[name], found[name], tree, asked[name]) for name in ("smoothed", "refined")}
+    compared = compare_scores(structure["text"].by_code, structure["refined"].by_code, seed=seed)
+    compared |= compare_scores(found["text"].held_out, found["refined"].held_out, seed=seed)
+    content = {
+        "queries": held_out_count(found["refined"]),
+        "measured": {name: provenance(spaces[name]) for name in scores},
+        **{name: structure[name].metrics | found[name].metrics for name in ("refined", "smoothed")},
+        "intervals": {name: intervals(frame) for name, frame in scores.items()},
+        "gate": [asdict(rule) for rule in gate(structure["text"].metrics, structure["refined"].metrics)],
         "comparisons": {name: asdict(comparison) for name, comparison in compared.items()},
     }
+    return Evaluated(content, scores)
 
 
-def held_out_count(queries: Embeddings) -> int:
+def provenance(space: Embeddings) -> dict[str, Any]:
+    """What points say of their origin: space, made_from, stage, run_id, and the origin as it was written."""
+    return {name: json.loads(value) if name == "origin" else value for name, value in space.metadata.items()}
+
+
+def _scores(
+    structure: StructureScores,
+    found: TextScores,
+    tree: Tree,
+    queries: Embeddings,
+    labelled: Embeddings | None = None,
+) -> pl.DataFrame:
+    """Every score of a space by code or text; validation entries in brief."""
+    keys = _text_keys(queries)
+    held_out, validation = found.queries.held_out, found.queries.validation
+    brief = {name: values for name, values in found.by_query.items() if name.rpartition("/")[2] in BRIEF}
+    frames = [
+        scores_frame(tree.codes, structure.by_code),
+        scores_frame(keys.filter(held_out), found.held_out),
+        scores_frame(
+            keys.filter(validation), {f"validation/{name}": values[validation] for name, values in brief.items()}
+        ),
+    ]
+    if labelled is not None:
+        frames.append(scores_frame(_text_keys(labelled)[found.texts], found.by_text))
+    return pl.concat(frames)
+
+
+def _text_keys(texts: Embeddings) -> pl.Series:
+    return pl.Series("key", text_keys(texts.codes.tolist(), texts.columns["text"].to_list()), dtype=pl.String)
+
+
+def held_out_count(found: TextScores) -> int:
     """How many of the queries results are reported on."""
-    return int(np.count_nonzero(Queries.of(queries.codes, queries.columns).held_out))
+    return int(found.queries.held_out.sum())
 
 
 def draw(

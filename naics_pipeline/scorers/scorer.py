@@ -55,9 +55,10 @@ def positions(candidates: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def refuse_another_space(texts: Embeddings, codes: Embeddings, what: str) -> None:
-    """Raises ModelError where texts are points of another space than the codes."""
+    """Raises ModelError where texts are points of another space than the codes, as far as both say what they are of."""
     same = texts.geometry == codes.geometry and texts.points.shape[1] == codes.points.shape[1]
-    if not same or texts.curvature != codes.curvature:
+    its, known = (points.metadata.get("space") for points in (texts, codes))
+    if not same or texts.curvature != codes.curvature or (its and known and its != known):
         raise ModelError(
             f"the {what} lie in another space ({_described(texts)}) than the codes ({_described(codes)}): "
             f"materialize both in one run, or name the file of {what} that belongs to these embeddings."
@@ -88,4 +89,5 @@ def vectors_of(texts: Embeddings) -> np.ndarray:
 
 
 def _described(space: Embeddings) -> str:
-    return f"{space.geometry}, {space.points.shape[1]} coordinates, curvature {space.curvature:.6g}"
+    words = f"{space.geometry}, {space.points.shape[1]} coordinates, curvature {space.curvature:.6g}"
+    return f"{words}, version {space.metadata['space']}" if "space" in space.metadata else words

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naics_pipeline.errors import ModelError
-from naics_pipeline.storage import replacing
+from naics_pipeline.storage import fingerprint, replacing
 
 _COLUMNS = ("index", "level", "code", "point")
 
@@ -22,7 +22,8 @@ class Embeddings:
         codes: (N,) strings, in the order of the rows; of texts, the code that each belongs to.
         points: (N, d + 1) float64 on the hyperboloid, time coordinate first; (N, d) where geometry is euclidean.
         curvature: c > 0 of a space with sectional curvature -c.
-        metadata: what else the file says of its origin (stage, run_id).
+        metadata: what else the file says of its origin: stage, run_id, and `space`, the version of the codes' points
+            that these points are read against.
         columns: N rows of what else is known of each code or text (split, kind, text, ...); none by default.
     """
 
@@ -44,6 +45,12 @@ class Embeddings:
     def level(self) -> np.ndarray:
         """(N,) int8, the number of digits of each code."""
         return np.char.str_len(self.codes.astype(str)).astype(np.int8)
+
+    @property
+    def version(self) -> str:
+        """A hash of the codes, their points and their geometry."""
+        points = np.ascontiguousarray(self.points, dtype=np.float64)
+        return fingerprint(self.codes.tolist(), points.tobytes(), float(self.curvature), self.geometry)
 
     def at(self, rows: np.ndarray) -> "Embeddings":
         """Some of the points with what is known of them: positions, or (N,) booleans."""
@@ -100,7 +107,7 @@ def read_embeddings(path: Path) -> Embeddings:
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise ModelError(f"{path}: column 'point' holds a value that is not finite, first in row {row}.")
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    metadata = read_metadata(path)
     return Embeddings(
         codes=np.array(table["code"].to_pylist(), dtype=str),
         points=points.astype(np.float64),
@@ -109,6 +116,11 @@ def read_embeddings(path: Path) -> Embeddings:
         metadata={key: value for key, value in metadata.items() if not key.startswith("ARROW")},
         columns=_further_columns(table),
     )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file of embeddings says of its origin, without its points."""
+    return {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}
 
 
 def _further_columns(table: pa.Table) -> pl.DataFrame:

@@ -11,9 +11,12 @@ import pytest
 from mlflow import MlflowClient
 
 from naics_pipeline import checks, config
+from naics_pipeline.assets.evaluation import metrics_together
 from naics_pipeline.assets.text_model import STAGES, refuse_other_curriculum
-from naics_pipeline.errors import SettingsError
+from naics_pipeline.errors import ModelError, SettingsError
 from naics_pipeline.evaluation.retrieval import evaluate_texts
+from naics_pipeline.evaluation.runs.scores import runs_in
+from naics_pipeline.evaluation.summary import variants
 from naics_pipeline.storage import Store
 from naics_pipeline.text_model.checkpoints import read_stage
 from naics_pipeline.text_model.embeddings import read_embeddings, write_embeddings
@@ -132,6 +135,7 @@ def test_with_nothing_held_out_the_structure_is_measured_alone(tmp_path, tiny_ba
 def test_the_report_needs_nothing_beside_itself(trained_run, data_dir):
     page = (data_dir / "reports" / "index.html").read_text()
     assert set(re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page)) == {"explorer.html"}
+    assert page == (data_dir / "reports" / f"{trained_run.run_id}.html").read_text()
     pictures = [
         name for name, value in runs.metadata(trained_run, "evaluation_report").items() if "base64" in str(value)
     ]
@@ -143,6 +147,43 @@ def test_the_disk_to_explore_lies_beside_the_report(trained_run, data_dir):
     assert "Refined by the graph" in page
     assert "Text model" in page
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+
+
+def test_the_scores_of_a_run_are_kept_and_their_means_are_its_metrics(trained_run, data_dir):
+    (run,) = runs_in(Store(str(data_dir)))
+    assert run.name == trained_run.run_id
+    assert runs.metadata(trained_run, "text_evaluation")["mlflow_run_id"] in run.ids
+    means = run.scores().group_by("space", "metric").agg(pl.col("value").mean())
+    assert {("text", "mixed/query_top1"), ("smoothed", "query_mrr"), ("refined", "spearman_correlation")} <= set(
+        means.select("space", "metric").iter_rows()
+    )
+    for space, metric, value in means.iter_rows():
+        assert value == pytest.approx(run.metrics[space][metric], abs=1e-9), (space, metric)
+
+
+def test_what_was_measured_says_its_own_settings_and_data(trained_run, data_dir):
+    (run,) = runs_in(Store(str(data_dir)))
+    assert run.settings["graph.steps"] == QUICK["graph.steps"]
+    assert run.settings["training.epochs_scale"] == QUICK["training.epochs_scale"]
+    assert run.settings["curriculum.01_easy.k_negatives"] == STAGES[1].k_negatives
+    origin = run.records["refined"]["measured"]["refined"]["origin"]
+    assert set(origin["data"]) == {"descriptions", "index_entries", "activity_phrases"}
+    assert "torch" in origin["versions"]
+    assert set(run.curves) == {*(stage.name for stage in STAGES), "graph"}
+
+
+def test_results_of_other_points_are_refused(trained_run, data_dir, store, sample_tree):
+    text, refined = (read_embeddings(store.path(f"{name}.parquet")) for name in EMBEDDINGS)
+    spaces = variants(text, refined, sample_tree, 1)
+    for name in ("text_metrics.json", "refined_metrics.json"):
+        store.path("reports").mkdir(exist_ok=True)
+        store.path(f"reports/{name}").write_bytes((data_dir / "reports" / name).read_bytes())
+    assert metrics_together(store, spaces)
+    other = replace(text, metadata=text.metadata | {"space": "another"})
+    with pytest.raises(ModelError, match="made from version"):
+        variants(other, refined, sample_tree, 1)
+    with pytest.raises(ModelError, match=r"text_metrics.json is of version .* now version another"):
+        metrics_together(store, {**spaces, "text": other})
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The page stands alone, says what the numbers say, and survives whatever a title or a fault brings."""
 
-import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,17 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from naics_pipeline.errors import NaicsError
 from naics_pipeline.evaluation.compare import gate, paired_bootstrap
 from naics_pipeline.evaluation.report import (
     ReportContent,
     by_readout,
     headline,
-    read_metrics,
     render,
-    write_metrics,
     write_report,
 )
+from naics_pipeline.evaluation.runs.scores import RunRecord
 
 NAN = float("nan")
 
@@ -48,7 +45,7 @@ def content(**changes: Any) -> ReportContent:
         gate=[asdict(rule) for rule in gate(text, refined)],
         pictures={"radius_by_level": b"\x89PNG not looked into", "another_one": b"\x89PNG"},
         neighbours={"111110 Soybean Farming": pl.DataFrame({"code": ["11111"], "distance": [1.051]})},
-        settings={"seed": 42, "model": {"base": "all-MiniLM-L6-v2"}},
+        settings={"seed": 42, "model.base": "all-MiniLM-L6-v2"},
     )
     return replace(whole, **changes)
 
@@ -134,8 +131,8 @@ def test_stages_are_shown_with_validation_and_read_outs() -> None:
 
 def test_what_is_one_by_construction_is_said_to_be() -> None:
     words = "1 by construction"
-    assert words in render(content(settings={"graph": {"radii": "level"}}))
-    assert words not in render(content(settings={"graph": {"radii": "free"}}))
+    assert words in render(content(settings={"graph.radii": "level"}))
+    assert words not in render(content(settings={"graph.radii": "free"}))
     assert words not in render(content())
 
 
@@ -175,13 +172,22 @@ def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["index.html"]
 
 
-def test_metrics_survive_json(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    values = {"a": np.float64(0.5), "b": NAN, "c": np.inf, "collapse": np.bool_(False), "rows": [{"n": np.int64(3)}]}
-    write_metrics(path, values)
-    assert read_metrics(path) == {"a": 0.5, "b": None, "c": None, "collapse": False, "rows": [{"n": 3}]}
-    assert "NaN" not in path.read_text()
-    assert json.loads(path.read_text())["a"] == 0.5
-    path.write_text("{")
-    with pytest.raises(NaicsError, match=r"metrics\.json"):
-        read_metrics(path)
+def test_every_run_is_listed_with_a_link_to_its_page_and_what_failed() -> None:
+    records = {
+        "text": {
+            "metrics": {"text": {"mixed/query_top1": 0.5}},
+            "evaluated": {"run_id": "b1", "created": "2026-01-02T03:04:05+00:00"},
+        },
+        "refined": {
+            "metrics": {"refined": {"cophenetic_correlation": 0.9}},
+            "evaluated": {"run_id": "b1", "created": "2026-01-02T03:05:05+00:00", "settings": {"seed": 7}},
+            "gate": [{"metric": "ndcg@10", "before": 0.9, "after": 0.8, "minimum": -0.01}],
+        },
+    }
+    records = {name: {"measured": {}, "curves": {}, **record} for name, record in records.items()}
+    runs = [RunRecord(name, {}, records) for name in ("aaaaaaaaaa", "bbbbbbbbbb")]
+    listed = table(render(content(run="aaaaaaaaaa", runs=runs)), "Run")
+    assert 'href="bbbbbbbbbb.html"' in listed
+    assert 'href="aaaaaaaaaa.html"' not in listed
+    assert listed.count("failed: ndcg@10") == 2
+    assert all(words in listed for words in ("2026-01-02 03:05", "0.900", "0.500", "<td>7</td>"))

@@ -121,7 +121,8 @@ def test_held_out_repeated_and_validation_entries_are_counted_apart() -> None:
     assert found.metrics["unrepeated/query_top1"] == 0
     assert found.metrics["validation/query_top1"] == 0.5
     assert found.metrics["mixed/query_top1"] == found.metrics["unrepeated/mixed/query_top1"] == 1
-    assert found.by_query["query_top1"].tolist() == [1, 0]
+    assert found.by_query["query_top1"].tolist() == [1, 0, 1, 0]
+    assert found.held_out["query_top1"].tolist() == [1, 0]
     assert set(found.by_query) == {*NAMES, *(f"mixed/{name}" for name in NAMES)}
     assert {f"validation/{name}" for name in BRIEF} <= found.metrics.keys()
 
@@ -162,7 +163,10 @@ def test_labelled_texts_are_measured_by_every_read_out() -> None:
         }
     )
     labelled = placed(CODES, 0, rows)
-    found = evaluate_texts(placed(CODES, 0), placed(CODES, 3), placed(CODES, 0), labelled).metrics
+    scores = evaluate_texts(placed(CODES, 0), placed(CODES, 3), placed(CODES, 0), labelled)
+    found = scores.metrics
+    assert scores.by_text["labelled/parts/top1"].tolist() == [1]
+    assert scores.texts.tolist() == [0]
     for readout in ("", "nearest_entry/", "mixed/", "parts/"):
         assert found[f"labelled/{readout}top1"] == 1
     assert (found["labelled/texts"], found["labelled/left_out"]) == (1, 1)

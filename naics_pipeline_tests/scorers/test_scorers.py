@@ -80,6 +80,17 @@ def test_points_of_another_space_are_refused(scorer: Scorer) -> None:
         NearestEntryScorer().fit(replace(codes, curvature=2.0), codes)
 
 
+def test_points_of_another_training_are_refused_where_both_say_what_they_are_of() -> None:
+    codes, other = (replace(made, metadata={"space": made.version}) for made in (codes_of(), codes_of(1)))
+    assert codes.version != other.version
+    assert codes.version == replace(codes, metadata={}).version
+    asked = replace(texts(CODES, WORDS), metadata={"space": other.version})
+    with pytest.raises(ModelError, match=f"version {other.version}"):
+        EmbeddingScorer().fit(codes, codes).scores(asked)
+    assert EmbeddingScorer().fit(other, other).scores(asked).shape == (4, 4)
+    assert EmbeddingScorer().fit(codes, codes).scores(replace(asked, metadata={})).shape == (4, 4)
+
+
 @pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
 @pytest.mark.parametrize("curvature", [0.5, 1.0])
 def test_a_text_on_each_codes_own_point_reads_as_the_code_does(geometry: str, curvature: float) -> None:
