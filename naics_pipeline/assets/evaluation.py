@@ -166,7 +166,7 @@ def evaluation_report(
     logger.info("report at %s", store.path(REPORT))
     return dg.MaterializeResult(
         metadata={**{name: picture(png) for name, png in pictures.items()}, **place(store, REPORT)},
-        data_version=data_version(store.local(TEXT_METRICS), store.local(REFINED_METRICS)),
+        data_version=data_version(found_in(text), found_in(refined)),
     )
 
 
@@ -266,6 +266,14 @@ def metrics_together(store: Store, spaces: "Mapping[str, Embeddings]") -> tuple[
         measured = content.get("measured", {}).get(name, {}).get("space")
         refuse_mixture(file, measured, f"{name}_embeddings", spaces[name].metadata.get("space"))
     return text, refined
+
+
+def found_in(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file of metrics says of the points, whichever run said it and when."""
+    spaces = {name: measured.get("space") for name, measured in content["measured"].items()}
+    return {name: value for name, value in content.items() if name not in ("evaluated", "curves")} | {
+        "measured": spaces
+    }
 
 
 def refuse_mixture(what: str, of: str | None, beside: str, version: str | None) -> None:
@@ -377,5 +385,5 @@ def publish_metrics(store: Store, name: str, content: dict[str, Any], own: Mappi
     logger.info(", ".join(f"{metric} {own[metric]:.3f}" for metric in shown if metric in own))
     return dg.MaterializeResult(
         metadata={**{metric: float(value) for metric, value in own.items()}, **place(store, name)},
-        data_version=data_version(plain(content)),
+        data_version=data_version(found_in(plain(content))),
     )
