@@ -1,6 +1,6 @@
 """What each metric is called, which way is better, and how to read it in one line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Better = Literal["higher", "lower"] | None
@@ -85,6 +85,20 @@ STAGE_TEXTS = (
 )
 BY_NAME = {metric.name: metric for metric in (*MAIN_STRUCTURE, *MORE_STRUCTURE, *QUERIES)}
 SHARES = {*QUERIES, UNREPEATED, *LABELLED}
+
+_KNOWN = {metric.name: metric for metric in (*BY_NAME.values(), UNREPEATED, *LABELLED)}
+
+
+def by_name(name: str) -> Metric:
+    """The metric of that name; words before it (validation/, mixed/, ...) change what it is of, not how it is read."""
+    leaf = name.rpartition("/")[2]
+    known = _KNOWN.get(name) or _KNOWN.get(leaf) or _KNOWN.get(f"labelled/{leaf}")
+    if known is None:
+        return Metric(name, name, "", None)
+    return (
+        known if known.name == name else replace(known, name=name, label=f"{known.label} ({name.rpartition('/')[0]})")
+    )
+
 
 READOUTS = {
     "code": "the code’s point",

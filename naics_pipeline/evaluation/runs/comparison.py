@@ -1,11 +1,10 @@
 """Two runs side by side: every metric with the interval of its difference, and the codes and texts behind it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from naics_pipeline.errors import NaicsError
@@ -142,9 +141,9 @@ def find_run(name: str, store: Store) -> RunRecord:
     """
     directory = Path(name).expanduser()
     if directory.is_dir():
-        if files := sorted(directory.glob("*.parquet")):
-            if not (directory / FOLDER).is_dir():
-                return RunRecord.read(files, directory.resolve().name)
+        files = sorted(directory.glob("*.parquet"))
+        if files and not (directory / FOLDER).is_dir():
+            return RunRecord.read(files, directory.resolve().name)
         if found := runs_in(Store(str(directory.resolve()))):
             return found[0]
         raise NaicsError(f"{directory}: holds no {FOLDER}/<run>/*.parquet. Materialize text_evaluation there first.")
@@ -155,11 +154,3 @@ def find_run(name: str, store: Store) -> RunRecord:
     listed = ", ".join(f"{run.name[:8]} ({run.created[:16]})" for run in (found or runs)[:8])
     what = f"{len(found)} runs begin so: {listed}" if found else f"no such run; evaluated were: {listed or 'none yet'}"
     raise NaicsError(f"{name}: {what}. Name a run of {store.root}, by Dagster's id or MLflow's, or a directory.")
-
-
-def spread(values: Sequence[float | None]) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1) of the values that are known."""
-    known = np.array([value for value in values if value is not None and np.isfinite(value)], dtype=np.float64)
-    if not known.size:
-        return float("nan"), float("nan")
-    return float(known.mean()), float(known.std(ddof=1)) if known.size > 1 else float("nan")

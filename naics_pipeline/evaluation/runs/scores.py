@@ -136,6 +136,12 @@ class RunRecord:
         return found
 
     @property
+    def data(self) -> dict[str, str]:
+        """Table → fingerprint of what was read."""
+        measured = [row for record in self.records.values() for row in record["measured"].values()]
+        return {name: hashed for row in measured for name, hashed in row.get("origin", {}).get("data", {}).items()}
+
+    @property
     def gate(self) -> list[dict[str, Any]]:
         """Fields of each rule; none where nothing was refined."""
         return [rule for record in self.records.values() for rule in record.get("gate", [])]
