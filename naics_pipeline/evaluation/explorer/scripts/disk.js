@@ -2,9 +2,6 @@
 
 const NEAREST_ZOOM = 0.7, FARTHEST_ZOOM = 60;
 const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
-/** Milliseconds from frame to frame beyond which less is drawn while the picture moves. */
-const BUDGET = 24;
-const MOST_COARSE = 16;
 
 class Disk {
   /** @param told {hovered(target, x, y), picked(code), textPicked(text)} */
@@ -18,7 +15,6 @@ class Disk {
     this.hovered = null;
     this.textsShown = "none";
     this.moving = false;
-    this.coarse = 1;
     this.scene = { size: model.size, level: model.level, parent: model.parent };
     this.setSpace(model.spaces[0]);
     new ResizeObserver(() => this.#resize()).observe(canvas);
@@ -149,7 +145,7 @@ class Disk {
     cancelAnimationFrame(this.flight);
   }
 
-  /** Draws what moves with as much detail as there is time for, and all of it once it rests. */
+  /** Draws what moves with less detail, and all of it once it rests. */
   #stir() {
     this.moving = true;
     clearTimeout(this.rest);
@@ -180,7 +176,7 @@ class Disk {
     );
     return {
       width, height, zoom, roomy,
-      coarse: this.moving ? this.coarse : 1,
+      moving: this.moving,
       cx: width / 2,
       cy: height / 2,
       scale: base * zoom,
@@ -194,7 +190,6 @@ class Disk {
 
   #paint() {
     if (!this.width || !this.scene.order) return;
-    this.#pace();
     const { context, model, space, scene } = this, frame = this.#frame();
     this.motion.applyAll(space.x, space.y, scene.x, scene.y);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
@@ -210,13 +205,6 @@ class Disk {
     }
     this.#paintMarks(context, frame, sectors);
     this.canvas.dataset.selected = this.selected < 0 ? "" : model.code[this.selected];
-  }
-
-  /** Drawing is done after the script, so only the time between frames says what it costs. */
-  #pace() {
-    const now = performance.now(), since = now - (this.painted ?? now);
-    this.painted = now;
-    if (since < 500) this.coarse = Math.min(Math.max(this.coarse * (since > BUDGET ? 1.25 : 0.97), 1), MOST_COARSE);
   }
 
   #paintMarks(context, frame, sectors) {

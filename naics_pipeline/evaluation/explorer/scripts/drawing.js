@@ -5,11 +5,14 @@ const EDGE_WIDTH = [0, 0, 1.6, 1.5, 1.2, 1, 0.8];
 const LEAST_RADIUS = [4, 0, 6, 3.2, 2.1, 1.4, 1];
 const FULL_RADIUS = [6, 0, 11, 10, 9, 8, 7.5];
 const MOST_RADIUS = 15;
+const LEAST_EDGE = 0.8;
+/** Edges are most of what drawing costs: so many leave time for 30 frames a second. */
+const MOVING_EDGES = 1800;
 
 /** The tree's edges as geodesics; what is too short to be seen or outside the canvas is left out. */
 function drawEdges(context, scene, frame) {
   const { x, y, order, parent, level, colour, palette, size } = scene;
-  const { cx, cy, scale, width, height } = frame, least = 0.8 * frame.coarse;
+  const { cx, cy, scale, width, height } = frame, least = frame.moving ? longEnough(scene, frame) : LEAST_EDGE;
   let stroke = -1, thick = -1;
   context.globalAlpha = 0.5;
   context.beginPath();
@@ -33,6 +36,20 @@ function drawEdges(context, scene, frame) {
   context.globalAlpha = 1;
 }
 
+/** The length in pixels, by powers of 1.25, that at most `MOVING_EDGES` edges exceed. */
+function longEnough(scene, frame) {
+  const { x, y, parent, size } = scene, counts = new Uint32Array(64), perStep = 0.5 / Math.log(1.25);
+  const unit = (frame.scale / LEAST_EDGE) ** 2;
+  for (let i = 0; i < size; i++) {
+    const above = parent[i] < 0 ? size : parent[i];
+    const dx = x[i] - x[above], dy = y[i] - y[above], square = unit * (dx * dx + dy * dy);
+    if (square >= 1) counts[Math.min((Math.log(square) * perStep) | 0, 63)]++;
+  }
+  let step = 63;
+  for (let total = counts[63]; step > 0 && total + counts[step - 1] <= MOVING_EDGES; step--) total += counts[step - 1];
+  return LEAST_EDGE * 1.25 ** step;
+}
+
 /** Radius of a code's dot in pixels: that of a disk of the plane, kept within what can be seen and told apart. */
 function dotRadius(scene, frame, i) {
   const level = i === scene.size ? 0 : scene.level[i];
@@ -45,7 +62,7 @@ function dotRadius(scene, frame, i) {
 function drawDots(context, scene, frame) {
   const { x, y, order, colour, palette, size } = scene;
   const { cx, cy, scale, width, height } = frame;
-  const { taken } = frame, cells = frame.coarse > 3 ? 0.4 : 1, row = Math.ceil(cells * width);
+  const { taken } = frame, row = Math.ceil(width);
   taken.fill(0);
   let fill = -1;
   context.beginPath();
@@ -56,7 +73,7 @@ function drawDots(context, scene, frame) {
     const radius = dotRadius(scene, frame, i);
     if (radius < 2) {
       if (sx < 0 || sy < 0 || sx > width || sy > height) continue;
-      const cell = ((cells * sy) | 0) * row + ((cells * sx) | 0);
+      const cell = (sy | 0) * row + (sx | 0);
       if (taken[cell]) continue;
       taken[cell] = 1;
     }

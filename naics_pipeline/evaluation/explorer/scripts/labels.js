@@ -62,7 +62,7 @@ function fitted(context, text, room) {
   return words[0];
 }
 
-const MOST_LABELS = 45, MOST_CANDIDATES = 160, LEAST_NEARNESS = 0.46;
+const MOST_LABELS = 45, MOVING_LABELS = 18, MOST_CANDIDATES = 160, LEAST_NEARNESS = 0.46;
 const overlap = (a, b) => a[0] < b[2] && a[2] > b[0] && a[1] < b[3] && a[3] > b[1];
 
 /** Names of codes near the middle of the view and of those asked for, none over another or over another's dot. */
@@ -81,12 +81,12 @@ class InnerLabels {
       const x = frame.cx + frame.scale * scene.x[i], y = frame.cy + frame.scale * scene.y[i];
       return { i, box: [x - radius, y - radius, x + radius, y + radius] };
     });
-    const boxes = [...rim.boxes];
+    const boxes = [...rim.boxes], most = frame.moving ? MOVING_LABELS : MOST_LABELS;
     context.textBaseline = "middle";
     context.textAlign = "left";
     context.lineJoin = "round";
     for (const i of candidates) {
-      if (boxes.length >= MOST_LABELS / frame.coarse + rim.boxes.length) break;
+      if (boxes.length >= most + rim.boxes.length) break;
       if (!wanted.has(i) && rim.codes.has(model.code[i])) continue;
       this.#place(context, model, scene, frame, i, wanted.has(i), boxes, dots);
     }
@@ -103,7 +103,7 @@ class InnerLabels {
       found.push([near - 0.03 * scene.level[i], i]);
     }
     found.sort((a, b) => b[0] - a[0]);
-    return [...wanted, ...preferred, ...found.slice(0, MOST_CANDIDATES / frame.coarse).map(([, i]) => i)];
+    return [...wanted, ...preferred, ...found.slice(0, MOST_CANDIDATES).map(([, i]) => i)];
   }
 
   #place(context, model, scene, frame, i, first, boxes, dots) {
