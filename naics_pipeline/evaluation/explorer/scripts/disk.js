@@ -1,6 +1,6 @@
 // The picture: a canvas that is dragged (a translation of the plane), zoomed, pointed at and flown over.
 
-const NEAREST_ZOOM = 0.7, FARTHEST_ZOOM = 60;
+const LEAST_ZOOM = 0.7, MOST_ZOOM = 60;
 const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 class Disk {
@@ -49,10 +49,10 @@ class Disk {
   }
 
   /** Marks a code at once and brings it to the middle along the geodesic. */
-  select(i, fly = true) {
+  select(i) {
     this.selected = i;
     this.draw();
-    if (fly && i >= 0) this.flyTo(this.space.x[i], this.space.y[i]);
+    if (i >= 0) this.flyTo(this.space.x[i], this.space.y[i]);
   }
 
   flyTo(x, y) {
@@ -86,7 +86,7 @@ class Disk {
   /** Magnifies; what lies at (px, py) on the canvas stays there. */
   magnify(factor, px, py) {
     const before = this.toDisk(px, py);
-    this.zoom = Math.min(Math.max(this.zoom * factor, NEAREST_ZOOM), FARTHEST_ZOOM);
+    this.zoom = Math.min(Math.max(this.zoom * factor, LEAST_ZOOM), MOST_ZOOM);
     const after = this.toDisk(px, py);
     if (Math.hypot(...before) < 0.999 && Math.hypot(...after) < 0.999) {
       this.motion = this.motion.then(Isometry.taking(before, after));
