@@ -7,7 +7,9 @@ import dagster as dg
 
 from naics_pipeline import automation, checks
 from naics_pipeline.assets import evaluation, graph_model, taxonomy, text_model, training_data
-from naics_pipeline.executor import careful_multiprocess_executor
+from naics_pipeline.assets.common import defined_conf
+from naics_pipeline.executor import careful_multiprocess_executor, kubernetes_executor
+from naics_pipeline.failures import said_last
 from naics_pipeline.progress import progress
 from naics_pipeline.resources import Accelerator, ConfResource, ParquetFrames, StoreResource, Tracking
 
@@ -27,6 +29,15 @@ def default_resources() -> dict[str, Any]:
     }
 
 
+def chosen_executor() -> dg.ExecutorDefinition:
+    """Where steps run."""
+    conf = defined_conf()
+    with said_last():
+        return {"multiprocess": lambda: careful_multiprocess_executor, "kubernetes": kubernetes_executor}[
+            conf.settings.orchestration.executor
+        ]()
+
+
 def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The definitions.
 
@@ -39,7 +50,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         jobs=[automation.full_pipeline, automation.retrain],
         schedules=[automation.retraining_schedule()],
         sensors=[automation.source_changed],
-        executor=careful_multiprocess_executor,
+        executor=chosen_executor(),
         loggers={"progress": progress},
         resources={**default_resources(), **(overrides or {})},
     )

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import explanation, say_at_exit
+from naics_pipeline.settings import Pod
 from naics_pipeline.storage import HOST
 
 if TYPE_CHECKING:
@@ -181,3 +183,32 @@ def careful_multiprocess_executor(init_context: dg.InitExecutorContext) -> dg.Ex
     create = dg.multiprocess_executor.executor_creation_fn
     assert create is not None
     return CarefulExecutor(create(init_context._replace(executor_config=config)))
+
+
+def kubernetes_executor() -> dg.ExecutorDefinition:
+    """A pod per asset; Dagster's monitoring looks after runs and pods that are lost.
+
+    Raises:
+        SettingsError: the extra k8s is not installed.
+    """
+    try:
+        from dagster_k8s import k8s_job_executor
+    except ImportError as error:
+        raise SettingsError(
+            "orchestration.executor = kubernetes is not possible: install naics-pipeline[k8s] where the code is loaded."
+        ) from error
+    return k8s_job_executor
+
+
+def pod_of_training(pod: Pod) -> dict[str, Any]:
+    """Op tags by which a step that trains gets a pod of that size; nothing to the executor of one machine."""
+    asked = {"cpu": pod.cpu, "memory": pod.memory}
+    accelerator = {"nvidia.com/gpu": str(pod.gpus)} if pod.gpus else {}
+    resources = {"requests": asked | accelerator, "limits": {"memory": pod.memory} | accelerator}
+    # More than Kubernetes' default of 30 seconds: a step that is told to end still sends what it has.
+    return {
+        "dagster-k8s/config": {
+            "container_config": {"resources": resources},
+            "pod_spec_config": {"termination_grace_period_seconds": 60},
+        }
+    }

@@ -202,7 +202,19 @@ class Evaluation(Section):
     )
 
 
+class Pod(Section):
+    """What a step that trains asks of Kubernetes, in its words."""
+
+    cpu: str = Field("4", min_length=1)
+    memory: str = Field("16Gi", min_length=1)
+    gpus: int = Field(0, ge=0, description="of NVIDIA; each such step runs where so many are free")
+
+
 class Orchestration(Section):
+    executor: Literal["multiprocess", "kubernetes"] = Field(
+        "multiprocess", description="where steps run: processes of the run's machine, or a pod each (extra k8s)"
+    )
+    pod: Pod = Pod()
     retraining_schedule: str = Field("0 3 1 * *", description="cron expression of the monthly retraining, UTC")
     source_check_seconds: int = Field(86400, ge=60, description="how often the sensor compares the source's checksums")
     experiment: str = Field("naics-pipeline", min_length=1, description="MLflow experiment")

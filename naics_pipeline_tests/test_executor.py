@@ -12,9 +12,11 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster_k8s.job import DagsterK8sJobConfig, UserDefinedDagsterK8sConfig, construct_dagster_k8s_job
 
 from naics_pipeline import executor, failures
 from naics_pipeline.errors import NaicsError
+from naics_pipeline.settings import Pod
 from naics_pipeline_tests.conftest import REPOSITORY
 
 
@@ -124,6 +126,7 @@ import multiprocessing, os, signal, time
 from pathlib import Path
 from naics_pipeline import executor, failures
 from naics_pipeline.errors import NaicsError
+from naics_pipeline.settings import Pod
 from naics_pipeline_tests.conftest import REPOSITORY
 def child(ready):
     def end(*_):
@@ -233,3 +236,37 @@ def test_assets_share_the_processors(monkeypatch, instance, processors, asked, a
     )
     made = executor.careful_multiprocess_executor.executor_creation_fn(context)
     assert made.inner._max_concurrent == at_once
+
+
+def test_on_kubernetes_a_step_that_trains_gets_a_pod_of_the_size_that_is_set():
+    tags = executor.pod_of_training(Pod(cpu="8", memory="32Gi", gpus=1))
+    job = construct_dagster_k8s_job(
+        DagsterK8sJobConfig(job_image="naics-pipeline", dagster_home="/opt/dagster"),
+        ["dagster"],
+        "step",
+        user_defined_k8s_config=UserDefinedDagsterK8sConfig.from_dict(tags["dagster-k8s/config"]),
+    )
+    pod = job.spec.template.spec
+    (container,) = pod.containers
+    assert container.resources.requests == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}
+    assert container.resources.limits == {"memory": "32Gi", "nvidia.com/gpu": "1"}
+    assert pod.termination_grace_period_seconds == 60
+    assert "nvidia.com/gpu" not in str(executor.pod_of_training(Pod()))
+
+
+def test_the_executor_is_a_setting():
+    program = """
+from naics_pipeline.definitions import defs
+job = defs.resolve_job_def("full_pipeline")
+(node,) = [node for node in job.nodes if node.name == "refined_embeddings"]
+print(job.executor_def.name, "dagster-k8s/config" in node.definition.tags)
+"""
+    for chosen, name in (("multiprocess", "multiprocess"), ("kubernetes", "k8s")):
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"NAICS__ORCHESTRATION__EXECUTOR": chosen, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert result.stdout.split() == [name, "True"]

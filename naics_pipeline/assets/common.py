@@ -12,11 +12,13 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline import config
+from naics_pipeline.executor import pod_of_training
 from naics_pipeline.failures import described, said_last
 from naics_pipeline.storage import Store, fingerprint
 
 OWNERS = ["team:naics"]
 RECORDED_PACKAGES = ("naics-pipeline", "torch", "transformers", "numpy")
+ACCELERATOR_POOL = "gpu"
 logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="Parameter `data_version`", category=dg.BetaWarning)
 
@@ -29,7 +31,12 @@ def defined_conf() -> config.Config:
 
 
 def asset(**given: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """`dg.asset`, with our owner, and the message of an error made on purpose as the failure's description."""
+    """`dg.asset`, with our owner, and the message of an error made on purpose as the failure's description.
+
+    One that waits for the accelerator gets, on Kubernetes, a pod of the size that the settings say.
+    """
+    if given.get("pool") == ACCELERATOR_POOL:
+        given["op_tags"] = pod_of_training(defined_conf().settings.orchestration.pod)
 
     def define(function: Callable[..., Any]) -> dg.AssetsDefinition:
         return dg.asset(owners=OWNERS, **given)(described()(function))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import asset, data_version, logger, origin, place, version
+from naics_pipeline.assets.common import ACCELERATOR_POOL, asset, data_version, logger, origin, place, version
 from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
@@ -31,7 +31,7 @@ TRAINING = "reports/refinement.json"
     code_version=version(3, "seed", "graph", "training.validation_fraction"),
     deps=["text_embeddings", "triplets"],
     metadata=EMBEDDING_COLUMNS,
-    pool="gpu",
+    pool=ACCELERATOR_POOL,
 )
 def refined_embeddings(
     context: dg.AssetExecutionContext,

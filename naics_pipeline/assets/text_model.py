@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline.assets.common import (
+    ACCELERATOR_POOL,
     asset,
     columns,
     data_version,
@@ -67,7 +68,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         kinds={"pytorch", "mlflow"},
         code_version=f"{version(3, *READ_BY_TRAINING)}.{fingerprint(code_version(), stage.model_dump(mode='json'))}",
         deps=["triplets", "token_cache", *([f"stage_{stage.after}"] if stage.after else [])],
-        pool="gpu",
+        pool=ACCELERATOR_POOL,
     )
     def train(
         context: dg.AssetExecutionContext,

@@ -1,0 +1,145 @@
+"""What deploy/ describes: read with the eyes of Dagster, Postgres and MLflow where they are here."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from naics_pipeline.settings import Settings
+from naics_pipeline_tests.conftest import REPOSITORY
+from naics_pipeline_tests.test_commands import environment, shell
+
+__all__ = ["environment"]
+DEPLOY = REPOSITORY / "deploy"
+OF_ONE_MACHINE_ONLY = {"storage", "compute_logs"}
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+def test_the_instance_of_several_machines_differs_in_its_stores_alone():
+    here = yaml.safe_load((REPOSITORY / "dagster_home" / "dagster.yaml").read_text())
+    there = read("dagster.yaml")
+    assert {name: value for name, value in there.items() if name not in OF_ONE_MACHINE_ONLY} == here
+    assert there["compute_logs"]["config"]["upload_interval"] > 0
+
+
+def test_every_part_of_compose_has_what_it_waits_for_and_no_secret_in_the_file():
+    compose = read("compose.yaml")
+    parts = compose["services"]
+    assert set(parts) == {"postgres", "store", "bucket", "mlflow", "code", "webserver", "daemon"}
+    for name, part in parts.items():
+        assert set(part.get("depends_on", ())) <= set(parts), name
+        for volume in part.get("volumes", ()):
+            assert volume.split(":")[0] in compose["volumes"]
+        for port in part.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), "nothing is open to the network unless somebody opens it"
+        for key, value in part.get("environment", {}).items():
+            if any(word in key for word in ("PASSWORD", "SECRET", "ACCESS_KEY")):
+                assert value.startswith("${"), key
+    given = {line.split("=")[0] for line in (DEPLOY / "env.example").read_text().splitlines() if "=" in line}
+    assert {"POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"} <= given
+
+
+def test_what_the_instance_reads_from_the_environment_is_set():
+    set_for_all = read("compose.yaml")["services"]["daemon"]["environment"]
+    text = (DEPLOY / "dagster.yaml").read_text()
+    for name in {part.split("}")[0] for part in text.split("{env: ")[1:]}:
+        assert name in set_for_all
+
+
+def test_kubernetes_is_chosen_by_settings_that_exist():
+    (deployment,) = read("kubernetes.yaml")["dagster-user-deployments"]["deployments"]
+    chosen = {variable["name"]: variable["value"] for variable in deployment["env"]}
+    assert Settings(orchestration={"executor": chosen["NAICS__ORCHESTRATION__EXECUTOR"]})
+    assert (REPOSITORY / "conf" / "profiles" / f"{chosen['NAICS_PROFILE']}.yaml").is_file()
+
+
+def as_postgres(command: list[str]) -> list[str]:
+    """Postgres refuses to run as root."""
+    return ["runuser", "-u", "postgres", "--", *command] if os.getuid() == 0 else command
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name) or next(iter(sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))), None)
+    if found is None:
+        pytest.skip(f"no {name}: apt install postgresql")
+    return found
+
+
+@pytest.fixture
+def postgres(tmp_path) -> Iterator[int]:
+    """The port of a server with the databases dagster and mlflow."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    directory = Path("/tmp") / f"naics-postgres-{port}"
+    directory.mkdir()
+    if os.getuid() == 0:
+        shutil.chown(directory, "postgres")
+    subprocess.run(
+        as_postgres([tool("initdb"), "-D", f"{directory}/data", "-U", "naics", "--auth=trust"]),
+        check=True,
+        capture_output=True,
+        cwd="/",
+    )
+    server = subprocess.Popen(
+        as_postgres([tool("postgres"), "-D", f"{directory}/data", "-p", str(port), "-k", str(directory)]),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    )
+    try:
+        limit = time.monotonic() + 60
+        access = ["-h", "127.0.0.1", "-p", str(port), "-U", "naics"]
+        while subprocess.run([tool("pg_isready"), *access], capture_output=True).returncode:
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+        for database in ("dagster", "mlflow"):
+            subprocess.run([tool("createdb"), *access, database], check=True)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(60)
+        shutil.rmtree(directory)
+
+
+@pytest.mark.slow
+def test_dagster_and_mlflow_on_postgres(postgres, environment, tmp_path):
+    """Runs, events and slots in one database, MLflow's in another; two runs go through one after the other."""
+    home = Path(environment["DAGSTER_HOME"])
+    instance = read("dagster.yaml")
+    del instance["compute_logs"]
+    access = instance["storage"]["postgres"]["postgres_db"]
+    access["port"] = postgres
+    (home / "dagster.yaml").write_text(yaml.safe_dump(instance))
+    environment |= {
+        "DAGSTER_PG_HOST": "127.0.0.1",
+        "DAGSTER_PG_USER": "naics",
+        "DAGSTER_PG_PASSWORD": "none",
+        "DAGSTER_PG_DB": "dagster",
+        "MLFLOW_TRACKING_URI": f"postgresql://naics:none@127.0.0.1:{postgres}/mlflow",
+    }
+    said = shell("dagster job execute -m naics_pipeline.definitions -j full_pipeline 2>&1", environment, tmp_path)
+    assert "finished" in said
+    os.environ.update({name: value for name, value in environment.items() if name.startswith("DAGSTER_PG")})
+    with dg.DagsterInstance.from_config(str(home)) as used:
+        assert "postgres" in type(used.event_log_storage).__module__
+        (run,) = used.get_runs()
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+        assert used.event_log_storage.get_concurrency_info("gpu").claimed_slots == []
+        event = used.get_latest_materialization_event(dg.AssetKey("stage_01_only"))
+        assert "none@" not in str(event.asset_materialization.metadata)
+    client = MlflowClient(tracking_uri=environment["MLFLOW_TRACKING_URI"])
+    recorded = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    assert {run.info.status for run in recorded} == {"FINISHED"}
+    assert len(recorded) >= 4
