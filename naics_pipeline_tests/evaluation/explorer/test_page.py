@@ -40,10 +40,11 @@ def code_in_the_middle(explorer: OpenPage) -> str:
     return explorer.page.locator("#tip b").inner_text(timeout=3000).split()[0]
 
 
-def test_nothing_is_asked_for_and_nothing_goes_wrong(opened: OpenPage) -> None:
+def test_nothing_is_asked_for_and_nothing_goes_wrong(opened: OpenPage, content: dict[str, Any]) -> None:
     assert opened.asked == [opened.path.as_uri()]
     assert opened.said == []
     assert opened.page.locator("#density svg").count() == 2
+    assert f"r = {content['spaces'][0]['correlation']:.2f}" in opened.page.locator("#trust").inner_text()
     assert opened.page.locator("#reliability svg").count() == 5
 
 

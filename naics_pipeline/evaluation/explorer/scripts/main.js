@@ -53,6 +53,7 @@ function showSpace(chosen) {
   if (disk.selected >= 0) choose(disk.selected);
   const { dimensions, correlation, error, kept, geometry } = space;
   const percent = (value) => (value === null ? "–" : `${Math.round(100 * value)} %`);
+  byId("trust").textContent = `Two dimensions distort: r = ${shown(correlation)} with the true distances, ${percent(kept)} of the nearest kept.`;
   byId("distortion").textContent =
     `${dimensions} ${geometry === "euclidean" ? "" : "hyperbolic "}dimensions in two: distances correlate with the true ones at ` +
     `r = ${shown(correlation)}, are off by ${percent(error)} for the median code, and ${percent(kept)} of a code’s ten nearest here are its ten nearest.`;
