@@ -110,17 +110,32 @@ class GateRule:
         return self.change >= self.minimum - 1e-12
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """Least changes that pass the gate.
+
+    Attributes:
+        cophenetic, ndcg, parent: of cophenetic_correlation, ndcg@10 and parent_retrieval@1.
+        parent_is_high: a parent_retrieval@1 that was at least this must stay at least this, and need gain nothing.
+    """
+
+    cophenetic: float = -0.02
+    ndcg: float = -0.01
+    parent: float = 0.05
+    parent_is_high: float = 0.95
+
+
 _PARENT = "parent_retrieval@1"
-_PARENT_IS_HIGH = 0.95
+_DEFAULTS = Thresholds()
 
 
-def gate(before: Mapping[str, float], after: Mapping[str, float]) -> list[GateRule]:
+def gate(before: Mapping[str, float], after: Mapping[str, float], thresholds: Thresholds = _DEFAULTS) -> list[GateRule]:
     """What the refined embeddings must keep of the text model's structure, and what they must add.
 
-    A parent_retrieval@1 that was already at least 0.95 must stay there; a lower one must gain 0.05.
     Metrics that the taxonomy does not define are left out.
     """
-    parent = _PARENT_IS_HIGH - before[_PARENT] if before[_PARENT] >= _PARENT_IS_HIGH else 0.05
-    minimum = {"cophenetic_correlation": -0.02, "ndcg@10": -0.01, _PARENT: parent}
+    high = thresholds.parent_is_high
+    parent = high - before[_PARENT] if before[_PARENT] >= high else thresholds.parent
+    minimum = {"cophenetic_correlation": thresholds.cophenetic, "ndcg@10": thresholds.ndcg, _PARENT: parent}
     rules = [GateRule(metric, before[metric], after[metric], least) for metric, least in minimum.items()]
     return [rule for rule in rules if not np.isnan(rule.before)]

@@ -68,11 +68,15 @@ def _colour(name: str, position: int) -> str:
 
 
 def training_curves(
-    histories: Mapping[str, Sequence[Mapping[str, float]]], metrics: Sequence[str] | None = None
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    metrics: Sequence[str] | None = None,
+    *,
+    overlaid: bool = False,
 ) -> bytes:
     """A panel per metric over the epochs of all stages, one after the other.
 
     Args:
+        overlaid: the histories are those of several runs, and lie over one another.
         histories: stage → its epochs, each a row of named numbers.
         metrics: which to draw; None: all but `epoch`, in the order of first appearance.
     """
@@ -95,7 +99,7 @@ def training_curves(
                 known = np.isfinite(values)
                 marker = "o" if known.sum() < 30 else None
                 panel.plot(epochs[known], values[known], color=colour, marker=marker, markersize=3, label=stage)
-                start += len(values)
+                start += 0 if overlaid else len(values)
             panel.set_title(name)
             panel.set_xlabel("epoch, all stages")
         if stages:

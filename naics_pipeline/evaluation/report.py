@@ -138,11 +138,11 @@ def headline(content: ReportContent) -> str:
     best = next((name for name in ("refined", "text") if name in content.structure), None)
     if best is None:
         return f"Evaluation of {content.codes:,} codes."
-    correlation = _shown(content.structure[best].get("cophenetic_correlation"), 2)
+    correlation = shown(content.structure[best].get("cophenetic_correlation"), 2)
     words = f"The {'refined' if best == 'refined' else 'text'} embeddings of {content.codes:,} codes follow the tree "
     words += f"with a correlation of {correlation}"
     if best == "refined" and "text" in content.structure:
-        words += f" (text alone: {_shown(content.structure['text'].get('cophenetic_correlation'), 2)})"
+        words += f" (text alone: {shown(content.structure['text'].get('cophenetic_correlation'), 2)})"
     found = {name: _best_read(content.queries[name]) for name in ("text", "refined") if name in content.queries}
     known = {name: value for name, value in found.items() if _known(value)}
     if not known:
@@ -188,7 +188,8 @@ def _known(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
 
-def _shown(value: float | bool | None, digits: int) -> str:
+def shown(value: float | bool | None, digits: int) -> str:
+    """A number as a page shows it: so many decimals, yes or no, and a dash for what is not known."""
     if value is None or math.isnan(value):
         return ABSENT
     if isinstance(value, bool):
@@ -221,10 +222,10 @@ class _Cell:
 
 def _cells(metric: Metric, values: Sequence[float | None]) -> list[_Cell]:
     """Values as shown, those that look best marked; none where all look alike."""
-    texts = [_shown(value, metric.digits) for value in values]
+    texts = [shown(value, metric.digits) for value in values]
     known = [value for value in values if _known(value)]
     pick = {"higher": max, "lower": min}.get(metric.better or "")
-    best = _shown(pick(known), metric.digits) if pick and known else None  # type: ignore[type-var]
+    best = shown(pick(known), metric.digits) if pick and known else None  # type: ignore[type-var]
     if len(set(texts) - {ABSENT}) < 2:
         best = None
     shares = values if metric in SHARES else [None] * len(texts)
@@ -244,7 +245,7 @@ def _by_metric(columns: Mapping[str, Numbers], ceiling: Numbers, metrics: Sequen
         {
             "metric": metric,
             "cells": _cells(metric, [column.get(metric.name) for column in columns.values()]),
-            "ceiling": _shown(ceiling.get(metric.name), metric.digits),
+            "ceiling": shown(ceiling.get(metric.name), metric.digits),
         }
         for metric in metrics
     ]
@@ -264,8 +265,8 @@ def _comparison(name: str, row: Numbers) -> dict[str, Any]:
     verdict = "no difference"
     if low is not None and high is not None and (low > 0 or high < 0):
         verdict = "better" if (low > 0) == (metric.better != "lower") else "worse"
-    shown = {key: _shown(row[key], 3) for key in ("difference", "low", "high")}
-    return {"label": metric.label, "n": row["n"], "p": _shown(row["p_value"], 4), "verdict": verdict, **shown}
+    numbers = {key: shown(row[key], 3) for key in ("difference", "low", "high")}
+    return {"label": metric.label, "n": row["n"], "p": shown(row["p_value"], 4), "verdict": verdict, **numbers}
 
 
 def _left_out(metrics: Numbers) -> dict[str, Any]:
@@ -278,7 +279,7 @@ def _left_out(metrics: Numbers) -> dict[str, Any]:
     rows = []
     for kind, label in kinds.items() if spaces else ():
         size = f" ({count:.0f} codes)" if kind == "left_out" and count is not None else ""
-        rows.append((label + size, [_shown(metrics.get(prefix.format(kind) + space), 3) for space in spaces]))
+        rows.append((label + size, [shown(metrics.get(prefix.format(kind) + space), 3) for space in spaces]))
     return {"columns": spaces, "rows": rows}
 
 
@@ -288,10 +289,10 @@ def _gate_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     metric = BY_NAME.get(rule["metric"])
     return {
         "label": metric.label if metric else rule["metric"],
-        "before": _shown(rule["before"], 3),
-        "after": _shown(rule["after"], 3),
-        "change": _shown(change, 3),
-        "minimum": _shown(rule["minimum"], 3),
+        "before": shown(rule["before"], 3),
+        "after": shown(rule["after"], 3),
+        "change": shown(change, 3),
+        "minimum": shown(rule["minimum"], 3),
         "passed": known and change >= rule["minimum"],
     }
 
@@ -320,7 +321,7 @@ def _caption_order(name: str) -> int:
 _OF_RUN = ("cophenetic_correlation", "parent_retrieval@1", "ndcg@10")
 
 
-def _run(run: RunRecord, shown: str) -> dict[str, Any]:
+def _run(run: RunRecord, own: str) -> dict[str, Any]:
     """A line of the list of runs."""
     metrics = run.metrics
     best = metrics.get("refined", metrics.get("text", {}))
@@ -328,10 +329,10 @@ def _run(run: RunRecord, shown: str) -> dict[str, Any]:
     gate = f"failed: {', '.join(failed)}" if failed else ("passed" if run.gate else ABSENT)
     return {
         "name": run.name,
-        "is_shown": run.name == shown,
+        "is_shown": run.name == own,
         "created": run.created[:16].replace("T", " "),
         "what": " ".join(str(run.settings.get(key, "")) for key in ("source", "vintage")),
         "seed": str(run.settings.get("seed", ABSENT)),
-        "numbers": [_shown(best.get(name), 3) for name in _OF_RUN] + [_shown(_best_read(metrics.get("text", {})), 3)],
+        "numbers": [shown(best.get(name), 3) for name in _OF_RUN] + [shown(_best_read(metrics.get("text", {})), 3)],
         "gate": gate,
     }
