@@ -149,7 +149,7 @@ def test_nearest_lists_other_codes_by_distance(naics, embeddings_file, sample_de
     assert distances == sorted(distances)
 
 
-@pytest.mark.parametrize("command", ["config", "evaluate", "nearest"])
+@pytest.mark.parametrize("command", ["config", "evaluate", "nearest", "search", "classify", "benchmark"])
 def test_help_gives_examples(command):
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0

@@ -22,6 +22,7 @@ GROUPS = {
     "text_model": {"stage_00_short_text", "stage_01_easy", "stage_02_medium", "stage_03_hard", "text_embeddings"},
     "graph_model": {"refined_embeddings"},
     "evaluation": {"text_evaluation", "refined_evaluation", "evaluation_report"},
+    "search": {"naics_index"},
 }
 
 
@@ -52,7 +53,7 @@ def test_triplets_plus_is_everything_that_training_renews():
     everything = dg.AssetSelection.from_string('key:"triplets"+').resolve(GRAPH)
     assert dg.AssetSelection.from_coercible(["triplets+"]).resolve(GRAPH) == everything
     assert {key.path[-1] for key in everything} == (
-        GROUPS["text_model"] | GROUPS["graph_model"] | GROUPS["evaluation"] | {"triplets"}
+        GROUPS["text_model"] | GROUPS["graph_model"] | GROUPS["evaluation"] | GROUPS["search"] | {"triplets"}
     )
 
 

@@ -1,17 +1,33 @@
-"""Codes for codes and for free text: `nearest`, `search`."""
+"""Codes for codes, for free text and for files of it: `nearest`, `search`, `classify`, `benchmark`."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from naics_pipeline import config
 from naics_pipeline.cli.common import Profile, Set, overrides, titles_of
 from naics_pipeline.storage import Store
 
+if TYPE_CHECKING:
+    from naics_pipeline.search.answers import Answer
+    from naics_pipeline.search.index import Index
+
 app = typer.Typer()
+
+THRESHOLD = 0.5
+Threshold = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="The answer is the deepest code that is at least so probable.")
+]
+IndexPath = Annotated[Path | None, typer.Option("--index", help="An index's directory; without it naics_index.")]
+Base = Annotated[
+    str | None, typer.Option("--base", help="Where the base model is, if not where the index was made: a directory.")
+]
 
 
 @app.command(epilog="Examples: naics nearest 111110 · naics nearest 3115 -k 5 --embeddings mine.parquet")
@@ -42,33 +58,109 @@ def nearest(
 def search(
     texts: Annotated[list[str], typer.Argument(help="What a business does, in its own words; one or more.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many codes for each.")] = 5,
+    threshold: Threshold = THRESHOLD,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with reasons for every code.")] = False,
+    index: IndexPath = None,
+    base: Base = None,
     profile: Profile = None,
     set_: Set = None,
 ) -> None:
-    """The six-digit codes that suit free text best, and how far from it they lie in the text model's space."""
-    import polars as pl
+    """The six-digit codes that suit free text best, how probable each is, and why."""
+    found = _index(index, base, profile, set_).search(texts, k, threshold)
+    if as_json:
+        typer.echo(json.dumps([asdict(answer) for answer in found], indent=2, ensure_ascii=False))
+        return
+    for answer in found:
+        Console().print(_answer_table(answer))
 
-    from naics_pipeline.search import free_text
-    from naics_pipeline.text_model.checkpoints import BEST
-    from naics_pipeline.text_model.embeddings import read_embeddings
-    from naics_pipeline.text_model.inference import TextEmbedder
+
+@app.command(epilog="Examples: naics classify firms.csv --text activity --out coded.parquet --top 1")
+def classify(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet file.")],
+    text: Annotated[str, typer.Option(metavar="COLUMN", help="The column that says what a business does.")],
+    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write; it has every row and column of FILE.")],
+    top: Annotated[int, typer.Option(min=1, help="How many codes for each row.")] = 3,
+    threshold: Threshold = THRESHOLD,
+    index: IndexPath = None,
+    base: Base = None,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """Codes for every row of a file of any size; interrupted, the next run goes on where it stopped."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from naics_pipeline.search.classify import Task, classify_file
+
+    task = Task(file, out, text, top, threshold)
+    loaded = _index(index, base, profile, set_)
+    columns = SpinnerColumn(), TextColumn("{task.completed:,} rows, {task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("")
+        done = classify_file(
+            loaded,
+            task,
+            lambda coded: progress.update(bar, completed=coded.rows, description=f"{coded.bad:,} bad"),
+        )
+    typer.echo(f"{done.rows:,} rows in {out}, {done.bad:,} of them without a usable text ({task.bad_rows}).")
+    if done.resumed:
+        typer.echo(f"{done.resumed:,} were done by an earlier run.")
+
+
+@app.command(epilog="Examples: naics benchmark labelled.csv --text description --codes naics --json")
+def benchmark(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet file of texts with their right codes.")],
+    text: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the texts.")] = "text",
+    codes: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Right codes, one or several separated by blanks.")
+    ] = "codes",
+    rows: Annotated[int, typer.Option(min=0, help="How many confusions and errors to list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the measures as JSON, nothing else.")] = False,
+    index: IndexPath = None,
+    base: Base = None,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """How well an index codes a labelled file: top k, by digits, calibration, confusions, the surest errors."""
+    from naics_pipeline.search.benchmark import benchmark as measure
+    from naics_pipeline.search.benchmark import read_labels
+
+    labels = read_labels(file, text, codes)
+    found = measure(_index(index, base, profile, set_), labels)
+    if as_json:
+        typer.echo(json.dumps(found.metrics, indent=2))
+        return
+    table = Table("measure", "value", title=str(file), title_justify="left")
+    for name, value in found.metrics.items():
+        table.add_row(name, f"{value:.4g}")
+    Console().print(table)
+    for title, frame in (("Taken for another code", found.confusions), ("Surest errors", found.errors)):
+        listed = Table(*frame.columns, title=title, title_justify="left")
+        for row in frame.head(rows).iter_rows():
+            listed.add_row(*(f"{value:.3f}" if isinstance(value, float) else escape(str(value)) for value in row))
+        Console().print(listed)
+
+
+def _index(path: Path | None, base: str | None, profile: str | None, set_: list[str] | None) -> "Index":
+    from naics_pipeline.search.index import Index
 
     settings = config.load(profile, overrides(set_)).settings
-    store = Store(settings.data_dir)
-    space, places, queries = (
-        read_embeddings(store.local(f"text_{kind}.parquet")) for kind in ("embeddings", "places", "queries")
+    return Index.load(
+        path or Store(settings.data_dir).local("naics_index"), accelerator=settings.accelerator, base=base
     )
-    stage = store.local(f"stages/{space.metadata['stage']}")
-    embedder = TextEmbedder.load(stage / BEST, settings.accelerator)
-    rows = embedder.embed_rows(pl.DataFrame({"text": texts, "code": ""}))
-    titles = titles_of(store)
-    table = Table("text", "code", "title", "distance")
-    for row in free_text.search(rows, space, places, queries, k).iter_rows(named=True):
-        words = row["text"] if row["rank"] == 1 else ""
-        table.add_row(
-            words, row["code"], titles.get(row["code"], ""), f"{row['distance']:.3f}", end_section=row["rank"] == k
-        )
-    Console().print(table)
+
+
+def _answer_table(answer: "Answer") -> Table:
+    table = Table("code", "title", "probability", "because of", "not to be confused with")
+    table.title, table.title_justify = escape(answer.text or "(no text)"), "left"
+    for found in answer.candidates:
+        why = "; ".join([*found.entries, *([f"words: {', '.join(found.words)}"] if found.words else [])])
+        others = "; ".join(f"{other.code} {other.title}" for other in found.confused_with[:2])
+        table.add_row(found.code, found.title, f"{found.probability:.3f}", escape(why), escape(others))
+    said = answer.answer
+    lines = [f"Answer: {said.code} {said.title} ({said.probability:.2f})" if said else "No answer is probable enough."]
+    lines += [f"“{part.part}”: {part.code} {part.title} ({part.probability:.2f})" for part in answer.activities]
+    table.caption, table.caption_justify = escape("\n".join([*lines, *answer.notes])), "left"
+    return table
 
 
 def _newest_kind(store: Store) -> Path:

@@ -29,7 +29,8 @@ from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.scorers.scorer import Scorer, positions
-from naics_pipeline.search.reading import beginnings, readable, with_text_parts
+from naics_pipeline.search.answers import THRESHOLD, Answer, answers
+from naics_pipeline.search.reading import Reading, beginnings
 from naics_pipeline.storage import replacing
 from naics_pipeline.taxonomy.text import VALIDATION
 from naics_pipeline.taxonomy.tree import LEVELS
@@ -192,7 +193,8 @@ class Index:
         A text that lists several activities is read whole and by its parts. One whose words are unknown, such as of
         another language, is answered with less certainty the fewer of them are known; an empty one with none.
         """
-        return with_text_parts(texts, self._probabilities, self.known_beginnings, len(self.candidates))
+        reading = Reading.of(texts, self.known_beginnings)
+        return reading.together(self.probabilities(self.read([*reading.texts, *reading.parts])))
 
     def predict(self, texts: Sequence[str], level: int = 6) -> np.ndarray:
         """(n,) the likeliest code of a level for each text, 2 to 6 digits."""
@@ -204,8 +206,18 @@ class Index:
         """The candidates, under scikit-learn's name."""
         return self.candidates
 
-    def _probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        read = self.read([readable(text) for text in texts])
+    def search(self, texts: str | Sequence[str], k: int = 5, threshold: float = THRESHOLD) -> list[Answer]:
+        """The k likeliest codes for each text, with all that helps to judge them.
+
+        Args:
+            threshold: the answer is the deepest code that is at least so probable.
+        Raises:
+            NaicsError: k or the threshold is not possible.
+        """
+        return answers(self, [texts] if isinstance(texts, str) else list(texts), k, threshold)
+
+    def probabilities(self, read: Embeddings) -> np.ndarray:
+        """(n, L) of texts as they stand."""
         return self.blend.probabilities({name: scorer.scores(read) for name, scorer in self.scorers.items()})
 
     def _points(self, frame: pl.DataFrame) -> Embeddings:

@@ -1,7 +1,8 @@
 """What of a text is read: its beginning where it is very long, its parts, and how many of its words are known."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,26 +37,48 @@ def familiarity(text: str, known: frozenset[str]) -> float:
     return min(1.0, sum(word in known for word in words) / (_ENOUGH * len(words))) if words else 0.0
 
 
-def with_text_parts(
-    texts: Sequence[str], probabilities: Callable[[Sequence[str]], np.ndarray], known: frozenset[str], count: int
-) -> np.ndarray:
-    """(n, L) probabilities of texts, by themselves and by their parts, drawn towards chance where words are unknown.
+@dataclass(frozen=True)
+class Reading:
+    """n texts as they are read.
 
-    Args:
-        probabilities: of texts as they stand, to (m, L).
-        known: beginnings of known words.
-        count: L.
+    Attributes:
+        texts: (n,) readable.
+        parts: (P,) of those that list several things, and `owner` (P,), the text that each is of.
+        familiarity: (n,) from 0 to 1.
     """
-    if not len(texts):
-        return np.empty((0, count))
-    short = [readable(text) for text in texts]
-    by_text = [parts_of(text[:MOST_CHARACTERS]) for text in texts]
-    parts = [part for found in by_text for part in found]
-    owner = np.repeat(np.arange(len(texts)), [len(found) for found in by_text])
-    number = np.array([place for found in by_text for place in range(1, len(found) + 1)])
-    chances = probabilities([*short, *parts])
-    whole = chances[: len(texts)]
-    if parts:
-        whole = with_parts(whole, chances[len(texts) :], owner, part_weights(parts, number))
-    sure = np.array([familiarity(text, known) for text in short])[:, None]
-    return sure * whole + (1 - sure) / count
+
+    texts: list[str]
+    parts: list[str]
+    owner: np.ndarray
+    number: np.ndarray
+    familiarity: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str], known: frozenset[str]) -> "Reading":
+        """Of texts of any length and kind.
+
+        Args:
+            known: beginnings of known words.
+        """
+        by_text = [parts_of(text) for text in texts]
+        numbers = [range(1, len(found) + 1) for found in by_text]
+        short = [readable(text) for text in texts]
+        return cls(
+            texts=short,
+            parts=[readable(part) for found in by_text for part in found],
+            owner=np.repeat(np.arange(len(texts)), [len(found) for found in by_text]),
+            number=np.array([number for found in numbers for number in found], dtype=np.int64),
+            familiarity=np.array([familiarity(text, known) for text in short]),
+        )
+
+    def together(self, chances: np.ndarray) -> np.ndarray:
+        """(n, L) of the texts, by themselves and by their parts, drawn towards chance where words are unknown.
+
+        Args:
+            chances: (n + P, L) of the texts, then of the parts, each as it stands.
+        """
+        whole, parts = np.split(chances, [len(self.texts)])
+        if len(parts):
+            whole = with_parts(whole, parts, self.owner, part_weights(self.parts, self.number))
+        sure = self.familiarity[:, None]
+        return sure * whole + (1 - sure) / chances.shape[1]

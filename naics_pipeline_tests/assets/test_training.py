@@ -226,3 +226,13 @@ def test_another_curriculum_in_run_config_is_refused(tmp_path):
     (tmp_path / "01_other.yaml").touch()
     with pytest.raises(SettingsError, match="NAICS__CURRICULUM"):
         refuse_other_curriculum(config.load("sample", {"curriculum": str(tmp_path)}, {}))
+
+
+def test_the_index_of_the_last_stage_finds_codes(trained_run, data_dir):
+    from naics_pipeline.search.index import Index
+
+    index = Index.load(data_dir / "naics_index")
+    assert runs.metadata(trained_run, "naics_index")["index_version"] == index.version
+    (answer,) = index.search("family restaurant")
+    assert len(answer.candidates) == 5
+    assert index.manifest["fitted_on"] > 0
