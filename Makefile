@@ -11,11 +11,12 @@ MLFLOW_PORT ?= 5000
 CODE ?= 3115
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint ui mlflow bench
+.PHONY: help demo test faults lint ui mlflow bench
 
 help:
 	@echo "make demo     install, then build everything on the bundled sample: minutes on any laptop"
 	@echo "make test     install what the tests need, then run them"
+	@echo "make faults   kills, full disks, damaged files and bad input: an hour or two; prints what was survived"
 	@echo "make lint     style, types and import rules"
 	@echo "make ui       Dagster at http://127.0.0.1:$(DAGSTER_PORT)"
 	@echo "make mlflow   MLflow at http://127.0.0.1:$(MLFLOW_PORT)"
@@ -51,6 +52,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest
+
+faults: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -n0 -s -q naics_pipeline_tests/faults
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -47,6 +47,8 @@ def explanation(data: Any) -> str:
             "its process was killed, from outside or for want of memory. Free some, or lower "
             "training.tokens_per_group; then run again: training goes on."
         )
+    if error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+        return "it was told to end. Run it again: training goes on from its last finished epoch."
     described_as = getattr(data, "user_failure_data", None)
     if described_as is not None and described_as.description:
         return str(described_as.description).strip()

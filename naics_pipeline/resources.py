@@ -3,10 +3,11 @@
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +25,11 @@ from naics_pipeline.storage import Store, replacing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+logger = logging.getLogger(__name__)
+LARGEST_BATCH = 1000
+"""Metrics that MLflow takes at a time."""
 
 
 class ConfResource(dg.ConfigurableResource[Config]):
@@ -94,11 +100,12 @@ class ParquetFrames(dg.ConfigurableIOManager):
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """An MLflow run in progress."""
+    """An MLflow run in progress. What the server does not take stops nothing: metrics wait, other losses are said."""
 
     client: "MlflowClient"
     run_id: str
     url: str
+    waiting: "list[Metric]" = field(default_factory=list)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Metrics by name; MLflow allows no @ in names, so that ndcg@10 becomes ndcg_at_10."""
@@ -106,8 +113,10 @@ class TrackedRun:
         from mlflow.utils.time import get_current_time_millis
 
         now = get_current_time_millis()
-        batch = [Metric(name.replace("@", "_at_"), float(value), now, step) for name, value in metrics.items()]
-        self.client.log_batch(self.run_id, metrics=batch)
+        self.waiting.extend(
+            Metric(name.replace("@", "_at_"), float(value), now, step) for name, value in metrics.items()
+        )
+        self._deliver()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Parameters by name; MLflow takes a hundred at a time."""
@@ -115,15 +124,42 @@ class TrackedRun:
 
         batch = [Param(name, str(value)) for name, value in params.items()]
         for start in range(0, len(batch), 100):
-            self.client.log_batch(self.run_id, params=batch[start : start + 100])
+            with self._surviving("parameters are lost"):
+                self.client.log_batch(self.run_id, params=batch[start : start + 100])
 
     def log_bytes(self, content: bytes, name: str) -> None:
         """An artifact called `name`."""
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory() as directory, self._surviving(f"artifact {name} is lost"):
             path = Path(directory) / Path(name).name
             path.write_bytes(content)
             folder = str(Path(name).parent)
             self.client.log_artifact(self.run_id, str(path), None if folder == "." else folder)
+
+    def end(self, status: str) -> None:
+        """Delivers what waits and ends the run; says what could not be delivered."""
+        self._deliver()
+        with self._surviving(f"the run stays open and {len(self.waiting)} values of metrics are lost"):
+            self.client.set_terminated(self.run_id, status)
+
+    def _deliver(self) -> None:
+        while self.waiting:
+            batch = self.waiting[:LARGEST_BATCH]
+            with self._surviving(f"{len(self.waiting)} values of metrics wait"):
+                self.client.log_batch(self.run_id, metrics=batch)
+                del self.waiting[: len(batch)]
+                continue
+            return
+
+    @staticmethod
+    @contextmanager
+    def _surviving(loss: str) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            reason = without_credentials_in(str(error)).splitlines()[0][:200]
+            logger.warning("MLflow did not take this (%s): %s, the work goes on.", reason, loss)
 
 
 class Tracking(dg.ConfigurableResource):
@@ -145,9 +181,9 @@ class Tracking(dg.ConfigurableResource):
             run.log_params(params)
             yield run
         except BaseException as error:
-            run.client.set_terminated(run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            run.end("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
-        run.client.set_terminated(run.run_id, "FINISHED")
+        run.end("FINISHED")
         context.add_output_metadata({"mlflow_run": dg.MetadataValue.url(run.url), "mlflow_run_id": run.run_id})
 
     @property
@@ -196,6 +232,9 @@ class Tracking(dg.ConfigurableResource):
 
     def _client(self) -> "MlflowClient":
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # By its own defaults the client keeps an epoch waiting for minutes when the server is gone.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow import MlflowClient
 
         for noisy in ("alembic", "mlflow.store.db.utils"):
@@ -221,6 +260,11 @@ def without_credentials(url: str) -> str:
     """A URL that may be shown: user and password left out."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def without_credentials_in(message: str) -> str:
+    """A message that may be shown: user and password of every URL in it left out."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", message)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,18 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from mlflow.exceptions import MlflowException
 
 from naics_pipeline import definitions
 from naics_pipeline.config import Config
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.resources import Tracking, tracking_directory, without_credentials
+from naics_pipeline.resources import (
+    TrackedRun,
+    Tracking,
+    tracking_directory,
+    without_credentials,
+    without_credentials_in,
+)
 from naics_pipeline.storage import Store
 from naics_pipeline_tests.conftest import REPOSITORY
 
@@ -145,3 +152,44 @@ def test_only_the_user_may_read_runs_and_artifacts(tracked):
 def test_links_hold_no_credentials():
     assert without_credentials("https://me:secret@runs.example:5000/x?y=1") == "https://runs.example:5000/x?y=1"
     assert without_credentials("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    said = "no answer from postgresql://me:secret@runs.example/x and http://runs.example"
+    assert without_credentials_in(said) == "no answer from postgresql://runs.example/x and http://runs.example"
+
+
+class Flaky:
+    """A client whose server answers while it is there."""
+
+    def __init__(self) -> None:
+        self.is_there, self.taken, self.status = True, [], None
+
+    def log_batch(self, run_id, metrics=(), params=()):
+        if not self.is_there:
+            raise MlflowException("no answer from http://me:secret@runs.example")
+        self.taken += [(metric.key, metric.step) for metric in metrics]
+
+    def set_terminated(self, run_id, status):
+        self.log_batch(run_id)
+        self.status = status
+
+
+def test_metrics_wait_while_the_server_is_gone(caplog):
+    client = Flaky()
+    run = TrackedRun(client, "1", "")
+    for step, client.is_there in enumerate((True, False, False, True)):
+        run.log_metrics({"loss": 1.0}, step)
+    run.end("FINISHED")
+    assert client.taken == [("loss", step) for step in range(4)]
+    assert client.status == "FINISHED"
+    assert "2 values of metrics wait, the work goes on" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_what_a_server_that_stays_away_never_got_is_said(caplog):
+    client = Flaky()
+    run = TrackedRun(client, "1", "")
+    client.is_there = False
+    run.log_metrics({"loss": 1.0, "accuracy": 0.5})
+    run.log_params({"seed": 1})
+    run.end("FAILED")
+    assert "the run stays open and 2 values of metrics are lost" in caplog.text
+    assert "parameters are lost" in caplog.text

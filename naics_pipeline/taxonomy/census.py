@@ -258,6 +258,11 @@ def _check_codes(table: _Table) -> None:
     table.refuse(
         (digits > 2) & ~parent.is_in(known), "code", "{code} has no parent: the code above it is missing; add its row."
     )
+    if table.frame["code"].str.len_chars().is_unique().all():
+        raise SourceError(
+            f"{table.place('code')}: the codes are one line of descent, so that there is nothing to tell apart; "
+            "add codes beside them."
+        )
     table.refuse(
         pl.col("title").is_null() | (pl.col("title").str.strip_chars() == ""), "title", "{code} has no title; add it."
     )

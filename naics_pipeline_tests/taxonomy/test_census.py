@@ -172,6 +172,12 @@ def test_a_parent_that_is_missing(tmp_path: Path) -> None:
     refusal(source.write(tmp_path), CODES, "row 5", "11111 has no parent")
 
 
+def test_codes_that_leave_nothing_to_tell_apart(tmp_path: Path) -> None:
+    line = {code: title for code, title in small_source().codes.items() if "111110".startswith(code)}
+    assert len(line) == 5
+    refusal(Source(codes=line).write(tmp_path), CODES, "one line of descent", "add codes")
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
