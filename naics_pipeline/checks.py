@@ -21,8 +21,8 @@ QUADRUPLES = 100_000
 LARGEST_VIOLATION = 1e-6
 
 
-def _spec(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
-    return dg.AssetCheckSpec(name, asset=asset, description=description, blocking=True)
+def _spec(asset: str, name: str, description: str, *, blocking: bool = True) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset=asset, description=description, blocking=blocking)
 
 
 def _frame(store: Store, asset: str) -> pl.DataFrame:
@@ -209,11 +209,17 @@ def text_embeddings_checks(store: dg.ResourceParam[Store]) -> Iterable[dg.AssetC
 @dg.multi_asset_check(
     specs=[
         _spec("refined_embeddings", "sound_points", "One finite point per code, on the hyperboloid."),
-        _spec("refined_embeddings", "gate", "Refinement loses nothing that the text model had, and gains parents."),
+        _spec(
+            "refined_embeddings",
+            "gate",
+            "Refinement loses nothing that the text model had, and gains parents. What fails is measured and reported "
+            "all the same, and says of itself that it failed.",
+            blocking=False,
+        ),
     ]
 )
 def refined_embeddings_checks(store: dg.ResourceParam[Store]) -> Iterable[dg.AssetCheckResult]:
-    """Refined points: what fails is kept for inspection, and nothing downstream is built from it."""
+    """Refined points: what fails is kept for inspection, and nothing is built from points that are not sound."""
     from naics_pipeline.evaluation.compare import gate
     from naics_pipeline.evaluation.structure import evaluate_embeddings
     from naics_pipeline.text_model.embeddings import read_embeddings

@@ -38,6 +38,12 @@ def data_version(result: dg.ExecuteInProcessResult, asset: str) -> str:
     return event.tags["dagster/data_version"]
 
 
+def code_version(result: dg.ExecuteInProcessResult, asset: str) -> str:
+    (event,) = result.asset_materializations_for_node(asset)
+    assert event.tags
+    return event.tags["dagster/code_version"]
+
+
 def failure(result: dg.ExecuteInProcessResult) -> str:
     """What the first failed step said, with all causes."""
     error = next(event for event in result.all_events if event.is_step_failure).step_failure_data.error

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from naics_pipeline import cli
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.text_model.embeddings import Embeddings, read_embeddings, write_embeddings
+from naics_pipeline.text_model.embeddings import GATE, PASSED, Embeddings, read_embeddings, write_embeddings
 
 
 @pytest.fixture
@@ -149,7 +149,18 @@ def test_nearest_lists_other_codes_by_distance(naics, embeddings_file, sample_de
     assert distances == sorted(distances)
 
 
-@pytest.mark.parametrize("command", ["config", "evaluate", "nearest", "search", "classify", "benchmark"])
+def test_nearest_says_that_points_failed_the_gate(naics, embeddings_file, tmp_path):
+    points = read_embeddings(embeddings_file)
+    for name, verdict in (("good", PASSED), ("bad", "ndcg@10 0.8 to 0.7")):
+        write_embeddings(replace(points, metadata={GATE: verdict}), tmp_path / f"{name}.parquet")
+    assert "gate" not in naics("nearest", "311", "--embeddings", tmp_path / "good.parquet")[2]
+    code, out, err = naics("nearest", "311", "--embeddings", tmp_path / "bad.parquet")
+    assert code == 0
+    assert "311" in out
+    assert "failed the gate: ndcg@10 0.8 to 0.7" in err
+
+
+@pytest.mark.parametrize("command", ["config", "evaluate", "nearest", "search", "classify", "benchmark", "compare", "verify", "seeds"])
 def test_help_gives_examples(command):
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0

@@ -4,7 +4,7 @@ import base64
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, wraps
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -17,6 +17,7 @@ from naics_pipeline.failures import described, said_last
 from naics_pipeline.storage import Store, fingerprint
 
 OWNERS = ["team:naics"]
+CODE_VERSION_TAG = "dagster/code_version"
 RECORDED_PACKAGES = ("naics-pipeline", "torch", "transformers", "numpy")
 ACCELERATOR_POOL = "gpu"
 logger = logging.getLogger(__name__)
@@ -39,20 +40,68 @@ def asset(**given: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
         given["op_tags"] = pod_of_training(defined_conf().settings.orchestration.pod)
 
     def define(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        return dg.asset(owners=OWNERS, **given)(described()(function))
+        return dg.asset(owners=OWNERS, **given)(described()(_as_it_ran(function, given.get("code_version"))))
 
     return define
 
 
-def version(number: int, *keys: str) -> str:
+def _as_it_ran(function: Callable[..., Any], defined: str | None) -> Callable[..., Any]:
+    """Records what run config changed: otherwise an output made with other settings would count as fresh."""
+    if not isinstance(defined, Version):
+        return function
+
+    @wraps(function)
+    def run(*args: Any, **given: Any) -> Any:
+        result, conf = function(*args, **given), given.get("conf")
+        if conf is None or (ran := defined.under(conf)) == defined:
+            return result
+        changed = {key: str(value) for key, value in read_settings(conf, *defined.keys).items()}
+        here = read_settings(defined_conf(), *defined.keys)
+        changed = {key: value for key, value in changed.items() if value != str(here[key])}
+        logger.warning("run config changes %s: the output is marked as of other settings", ", ".join(changed))
+        told = {**(result.metadata or {}), "run_config_changes": changed}
+        tags = {**(result.tags or {}), CODE_VERSION_TAG: str(ran)}
+        if isinstance(result, dg.MaterializeResult):
+            return result._replace(metadata=told, tags=tags)
+        return dg.Output(result.value, metadata=told, data_version=result.data_version, tags=tags)
+
+    return run
+
+
+class Version(str):
+    """A code version that knows which settings it covers.
+
+    Attributes:
+        number, keys, also: as in `version`.
+    """
+
+    number: int
+    keys: tuple[str, ...]
+    also: str
+
+    @classmethod
+    def of(cls, conf: config.Config, number: int, keys: tuple[str, ...], also: str = "") -> "Version":
+        """The version under some settings."""
+        values = read_settings(conf, *keys)
+        parts = [str(number), *([fingerprint(values)] if values else []), *([also] if also else [])]
+        made = cls(".".join(parts))
+        made.number, made.keys, made.also = number, keys, also
+        return made
+
+    def under(self, conf: config.Config) -> "Version":
+        """The version of the same code under other settings."""
+        return self.of(conf, self.number, self.keys, self.also)
+
+
+def version(number: int, *keys: str, also: str = "") -> Version:
     """A code version that changes with the settings the asset reads, so that a changed setting shows what is stale.
 
     Args:
         number: raised by hand when the code changes what comes out.
         keys: dotted keys of settings, or of whole sections.
+        also: a hash of what else decides what comes out.
     """
-    values = read_settings(defined_conf(), *keys)
-    return f"{number}.{fingerprint(values)}" if values else str(number)
+    return Version.of(defined_conf(), number, keys, also)
 
 
 def read_settings(conf: config.Config, *keys: str) -> dict[str, Any]:

@@ -111,6 +111,9 @@ def refined_evaluation(
         content = found.content | {"evaluated": evaluated(context, conf, run, *READ_BY_REFINED_EVALUATION)}
         content["curves"] = {"graph": refinement_of(store, content["measured"]["refined"])["history"]}
         log_metrics(run, content["refined"], {"smoothed": content["smoothed"]})
+        run.log_metrics({"gate_passed": not found.failed_gate})
+        if found.failed_gate:
+            logger.warning("the refined points fail the gate: %s", found.failed_gate)
         record = content | {"metrics": {name: content[name] for name in ("refined", "smoothed")}}
         keep_scores(context, store, "refined", found.scores, record)
         return publish_metrics(store, REFINED_METRICS, content, content["refined"])
@@ -120,7 +123,7 @@ def refined_evaluation(
     group_name="evaluation",
     kinds={"html", "mlflow"},
     code_version=version(3, "source", "vintage", "graph.smoothing_rounds"),
-    deps=["text_evaluation", "refined_evaluation", "triplets"],
+    deps=["text_embeddings", "refined_embeddings", "text_evaluation", "refined_evaluation", "triplets"],
 )
 def evaluation_report(
     context: dg.AssetExecutionContext,

@@ -28,7 +28,7 @@ TRAINING = "reports/refinement.json"
 @asset(
     group_name="graph_model",
     kinds={"pytorch", "parquet", "mlflow"},
-    code_version=version(3, "seed", "graph", "training.validation_fraction"),
+    code_version=version(4, "seed", "graph", "training.validation_fraction"),
     deps=["text_embeddings", "triplets"],
     metadata=EMBEDDING_COLUMNS,
     pool=ACCELERATOR_POOL,
@@ -46,11 +46,13 @@ def refined_embeddings(
     Beside it refined_query_map.npz, which brings free text into that space, and refined_queries.parquet: the points
     that it gives the index entries that no training saw.
     """
+    from naics_pipeline.evaluation.compare import failures, gate
     from naics_pipeline.evaluation.metrics_files import write_metrics
+    from naics_pipeline.evaluation.structure import evaluate_embeddings
     from naics_pipeline.graph_model.query_map import QueryMap
     from naics_pipeline.graph_model.refine import refine
     from naics_pipeline.taxonomy.tree import Tree, excluded_matrix, held_out_pairs
-    from naics_pipeline.text_model.embeddings import Embeddings, read_embeddings, write_embeddings
+    from naics_pipeline.text_model.embeddings import GATE, PASSED, Embeddings, read_embeddings, write_embeddings
 
     settings = conf.settings
     tree = Tree.from_codes(descriptions["code"].to_list())
@@ -68,7 +70,12 @@ def refined_embeddings(
         )
         run.log_metrics(refinement.metrics)
         refined = Embeddings(tree.codes, refinement.points, refinement.curvature)
-        made = {"stage": "graph", "run_id": context.run.run_id, **refined_origin(conf, text, refined, descriptions)}
+        failed = failures(gate(evaluate_embeddings(text, tree=tree), evaluate_embeddings(refined, tree=tree)))
+        if failed:
+            logger.warning("these points fail the gate: %s", failed)
+        run.log_metrics({"gate_passed": not failed})
+        made = {"stage": "graph", "run_id": context.run.run_id, GATE: failed or PASSED}
+        made |= refined_origin(conf, text, refined, descriptions)
         refined = replace(refined, metadata=made)
         query_map = QueryMap.fit(text, refined)
         entries = read_embeddings(store.local(TEXT_QUERIES))
@@ -87,6 +94,7 @@ def refined_embeddings(
         metadata={
             "dagster/row_count": len(tree),
             "curvature": refinement.curvature,
+            "gate": failed or PASSED,
             **refinement.metrics,
             **place(store, NAME),
         },

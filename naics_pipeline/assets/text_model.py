@@ -66,7 +66,12 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         ),
         group_name="text_model",
         kinds={"pytorch", "mlflow"},
-        code_version=f"{version(3, *READ_BY_TRAINING)}.{fingerprint(code_version(), stage.model_dump(mode='json'))}",
+        code_version=version(
+            4,
+            *READ_BY_TRAINING,
+            "evaluation.cutoffs",
+            also=fingerprint(code_version(), stage.model_dump(mode="json")),
+        ),
         deps=["triplets", "token_cache", *([f"stage_{stage.after}"] if stage.after else [])],
         pool=ACCELERATOR_POOL,
     )

@@ -46,10 +46,13 @@ def nearest(
 
     store = Store(config.load(profile, overrides(set_)).settings.data_dir)
     file = embeddings or _newest_kind(store)
+    space = read_embeddings(file)
+    if space.failed_gate:
+        typer.echo(f"{file}: these points failed the gate: {space.failed_gate}. --embeddings names others.", err=True)
     titles = titles_of(store)
     table = Table("code", "title", "distance", title=f"{code} {titles.get(code, '')}", title_justify="left")
     table.caption = str(file)
-    for row in search(read_embeddings(file), code, k).iter_rows(named=True):
+    for row in search(space, code, k).iter_rows(named=True):
         table.add_row(row["code"], titles.get(row["code"], ""), f"{row['distance']:.3f}")
     Console().print(table)
 

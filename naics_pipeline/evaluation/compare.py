@@ -1,6 +1,6 @@
 """Whether one variant really beats another: paired bootstrap, and the gate between text and refined embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +108,15 @@ class GateRule:
     def passed(self) -> bool:
         # A change that equals the minimum in decimals may miss it by a rounding.
         return self.change >= self.minimum - 1e-12
+
+
+def failures(rules: Sequence[GateRule]) -> str:
+    """What failed, in words; empty where all passed."""
+    return "; ".join(
+        f"{rule.metric} {rule.before:.4f} to {rule.after:.4f}, at least {rule.minimum:+.4f}"
+        for rule in rules
+        if not rule.passed
+    )
 
 
 @dataclass(frozen=True)

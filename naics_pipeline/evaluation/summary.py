@@ -11,7 +11,7 @@ import torch
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.evaluation import plots
-from naics_pipeline.evaluation.compare import compare_scores, gate, intervals, paired_bootstrap
+from naics_pipeline.evaluation.compare import compare_scores, failures, gate, intervals, paired_bootstrap
 from naics_pipeline.evaluation.retrieval import BRIEF, TextScores, evaluate_texts
 from naics_pipeline.evaluation.runs.scores import scores_frame, text_keys
 from naics_pipeline.evaluation.structure import (
@@ -56,10 +56,12 @@ class Evaluated:
     Attributes:
         content: of the metrics file.
         scores: space → the scores that its metrics are means of, as `runs.scores.scores_frame` gives them.
+        failed_gate: what the refined points lost, in words; empty where nothing.
     """
 
     content: dict[str, Any]
     scores: dict[str, pl.DataFrame]
+    failed_gate: str = ""
 
 
 def measure(
@@ -149,15 +151,16 @@ def measure_refined(
     scores = {name: _scores(structure[name], found[name], tree, asked[name]) for name in ("smoothed", "refined")}
     compared = compare_scores(structure["text"].by_code, structure["refined"].by_code, seed=seed)
     compared |= compare_scores(found["text"].held_out, found["refined"].held_out, seed=seed)
+    rules = gate(structure["text"].metrics, structure["refined"].metrics)
     content = {
         "queries": held_out_count(found["refined"]),
         "measured": {name: provenance(spaces[name]) for name in scores},
         **{name: structure[name].metrics | found[name].metrics for name in ("refined", "smoothed")},
         "intervals": {name: intervals(frame) for name, frame in scores.items()},
-        "gate": [asdict(rule) for rule in gate(structure["text"].metrics, structure["refined"].metrics)],
+        "gate": [asdict(rule) for rule in rules],
         "comparisons": {name: asdict(comparison) for name, comparison in compared.items()},
     }
-    return Evaluated(content, scores)
+    return Evaluated(content, scores, failures(rules))
 
 
 def provenance(space: Embeddings) -> dict[str, Any]:

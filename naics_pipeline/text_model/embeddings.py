@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from naics_pipeline.errors import ModelError
 from naics_pipeline.storage import fingerprint, replacing
 
+GATE, PASSED = "gate", "passed"
+"""Metadata of refined points: whether they keep what the text model's had, or what they lost."""
 _COLUMNS = ("index", "level", "code", "point")
 
 
@@ -51,6 +53,12 @@ class Embeddings:
         """A hash of the codes, their points and their geometry."""
         points = np.ascontiguousarray(self.points, dtype=np.float64)
         return fingerprint(self.codes.tolist(), points.tobytes(), float(self.curvature), self.geometry)
+
+    @property
+    def failed_gate(self) -> str:
+        """What these points lost against those that they were made from; empty where nothing, or nothing is known."""
+        verdict = self.metadata.get(GATE, PASSED)
+        return "" if verdict == PASSED else verdict
 
     def at(self, rows: np.ndarray) -> "Embeddings":
         """Some of the points with what is known of them: positions, or (N,) booleans."""

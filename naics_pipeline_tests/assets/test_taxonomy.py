@@ -77,3 +77,12 @@ def test_an_unknown_setting_in_run_config_is_refused(tmp_path):
     result = runs.materialize("index_entries", tmp_path, sead=1)
     assert not result.success
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_of_other_settings_than_the_definitions_does_not_count_as_fresh(data_run, tmp_path):
+    other = runs.materialize("index_entries", tmp_path, taxonomy__held_out_fraction=0.5)
+    defined = taxonomy.index_entries.code_versions_by_key[taxonomy.index_entries.key]
+    assert runs.code_version(data_run, "index_entries") == defined
+    assert runs.code_version(other, "index_entries") != defined
+    assert runs.metadata(other, "index_entries")["run_config_changes"] == {"taxonomy.held_out_fraction": "0.5"}
+    assert "run_config_changes" not in runs.metadata(data_run, "index_entries")

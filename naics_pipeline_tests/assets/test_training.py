@@ -222,6 +222,13 @@ def test_refined_points_that_lose_what_the_text_model_had_do_not_pass_the_gate(s
     assert results(checks.refined_embeddings_checks(store)) == {"sound_points": True, "gate": False}
 
 
+def test_refined_points_say_whether_they_passed_and_so_do_mlflow_and_the_ui(recorded, trained_run, data_dir):
+    assert read_embeddings(data_dir / "refined_embeddings.parquet").metadata["gate"] == "passed"
+    assert runs.metadata(trained_run, "refined_embeddings")["gate"] == "passed"
+    for asset in ("refined_embeddings", "refined_evaluation"):
+        assert recorded[asset].data.metrics["gate_passed"] == 1
+
+
 def test_another_curriculum_in_run_config_is_refused(tmp_path):
     (tmp_path / "01_other.yaml").touch()
     with pytest.raises(SettingsError, match="NAICS__CURRICULUM"):

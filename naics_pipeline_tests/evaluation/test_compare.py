@@ -1,9 +1,17 @@
 """The paired bootstrap finds what is there and nothing else; the gate holds its bounds."""
 
 import numpy as np
+import polars as pl
 import pytest
 
-from naics_pipeline.evaluation.compare import compare_scores, gate, paired_bootstrap
+from naics_pipeline.evaluation.compare import (
+    Thresholds,
+    compare_scores,
+    failures,
+    gate,
+    intervals,
+    paired_bootstrap,
+)
 
 
 def test_interval_is_that_of_the_normal_approximation() -> None:
@@ -64,3 +72,23 @@ def test_gate(before: tuple[float, ...], after: tuple[float, ...], failed: list[
     names = ("cophenetic_correlation", "ndcg@10", "parent_retrieval@1")
     rules = gate(dict(zip(names, before, strict=True)), dict(zip(names, after, strict=True)))
     assert [rule.metric for rule in rules if not rule.passed] == failed
+    assert [words.split()[0] for words in failures(rules).split("; ") if words] == failed
+
+
+def test_thresholds_are_those_given() -> None:
+    same = {"cophenetic_correlation": 0.9, "ndcg@10": 0.8, "parent_retrieval@1": 0.9}
+    assert failures(gate(same, same, Thresholds(parent=0))) == ""
+    assert failures(gate(same, same, Thresholds(cophenetic=0.01, parent=0))).startswith("cophenetic_correlation 0.9000")
+    assert failures(gate(same, same, Thresholds(parent_is_high=0.9))) == ""
+
+
+def test_intervals_hold_the_mean_and_narrow_with_more_codes() -> None:
+    values = np.random.default_rng(0).normal(size=4000)
+    frame = pl.concat(
+        pl.DataFrame({"metric": name, "key": [str(i) for i in range(n)], "value": values[:n]})
+        for name, n in (("few", 40), ("many", 4000))
+    )
+    found = intervals(frame)
+    assert found["many"][0] < values.mean() < found["many"][1]
+    assert found["many"][1] - found["many"][0] == pytest.approx(2 * 1.96 * values.std() / 4000**0.5, rel=0.1)
+    assert found["few"][1] - found["few"][0] > 5 * (found["many"][1] - found["many"][0])

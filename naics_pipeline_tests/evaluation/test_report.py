@@ -149,7 +149,10 @@ def test_generalisation_and_gate_are_shown() -> None:
     assert row(table(page, "Codes"), r"left out (101 codes)") == ["0.870"]
     assert page.count('class="yes">yes') == 3
     failed = [{"metric": "ndcg@10", "before": 0.9, "after": 0.8, "minimum": -0.01}]
-    assert 'class="no">no' in render(content(gate=failed))
+    warned = render(content(gate=failed))
+    assert 'class="no">no' in warned
+    assert "failed the gate: NDCG@10. Use" in warned
+    assert "failed the gate" not in page
 
 
 def test_an_empty_report_is_still_a_page() -> None:
