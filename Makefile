@@ -4,14 +4,14 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 ENV := source conf/env.sh && export PATH="$(CURDIR)/$(BIN):$$PATH" &&
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --constraint constraints.txt
 
 DAGSTER_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 CODE ?= 3115
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint ui mlflow bench
+.PHONY: help demo test faults constraints lint ui mlflow bench
 
 help:
 	@echo "make demo     install, then build everything on the bundled sample: minutes on any laptop"
@@ -20,18 +20,19 @@ help:
 	@echo "make lint     style, types and import rules"
 	@echo "make ui       Dagster at http://127.0.0.1:$(DAGSTER_PORT)"
 	@echo "make mlflow   MLflow at http://127.0.0.1:$(MLFLOW_PORT)"
+	@echo "make constraints  constraints.txt from what is installed here"
 	@echo "make bench    the figures of BENCHMARKS.md"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Stamps: what is installed is not installed again until pyproject.toml changes.
-$(VENV)/installed: pyproject.toml | $(BIN)/python
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time takes a few minutes."
 	@$(PIP) --quiet --editable .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV), with what the tests need; the first time takes a few minutes."
 	@$(PIP) --quiet --editable '.[dev]'
 	@touch $(VENV)/installed $@
@@ -68,6 +69,10 @@ ui: $(VENV)/installed
 mlflow: $(VENV)/installed
 	@$(ENV) runs=$$(python -m naics_pipeline.resources) && \
 		mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri "sqlite:///$$runs/mlflow.db"
+
+# After the tests have passed with what is installed.
+constraints:
+	@$(BIN)/python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
 
 bench: $(VENV)/installed-dev
 	@$(ENV) $(BIN)/python -m benchmarks

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import sysconfig
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,10 +67,10 @@ def load(
         SettingsError: an unknown key, a wrong type or an impossible value; names the file, variable or option.
     """
     environ = os.environ if environ is None else environ
-    root = project_root(environ)
+    root, shipped = project_root(environ), shipped_with(environ)
     profile = profile or environ.get("NAICS_PROFILE") or DEFAULT_PROFILE
     values = [
-        *_from_profile(root, profile),
+        *_from_profile(shipped, profile),
         *_from_environment(environ),
         *(_from_text(key, text, f"{overrides_from} {key}") for key, text in overrides.items()),
     ]
@@ -78,7 +79,7 @@ def load(
     settings = settings.model_copy(
         update={
             "data_dir": _absolute(settings.data_dir, root),
-            "curriculum": _absolute(settings.curriculum, root),
+            "curriculum": _absolute(settings.curriculum, root if (root / settings.curriculum).is_dir() else shipped),
             "source": settings.source if settings.source in ("sample", "census") else _absolute(settings.source, root),
         }
     )
@@ -86,17 +87,42 @@ def load(
     return Config(settings, origins, profile)
 
 
+INSTALLED = Path(sysconfig.get_path("data")) / "share" / "naics-pipeline"
+"""Where a wheel puts what a checkout has beside the package."""
+
+
 def project_root(environ: Mapping[str, str] | None = None) -> Path:
-    """The directory that holds conf/: NAICS_PROJECT_DIR, else the one the package lies in; never the working one."""
+    """What relative places are relative to: NAICS_PROJECT_DIR, else the checkout that the package lies in.
+
+    Of a package installed from a wheel, the working directory.
+    """
     environ = os.environ if environ is None else environ
-    named = environ.get("NAICS_PROJECT_DIR")
-    root = Path(named).expanduser().absolute() if named else Path(__file__).absolute().parents[1]
-    if not (root / "conf" / "profiles").is_dir():
-        raise SettingsError(
-            f"{root}: holds no conf/profiles. Set NAICS_PROJECT_DIR to the root of a checkout of the project, "
-            "or install from one with `pip install -e .`."
-        )
-    return root
+    if named := environ.get("NAICS_PROJECT_DIR"):
+        return Path(named).expanduser().absolute()
+    checkout = Path(__file__).absolute().parents[1]
+    return checkout if _holds_profiles(checkout) else Path.cwd()
+
+
+def shipped_with(environ: Mapping[str, str] | None = None) -> Path:
+    """The directory that holds conf/: the project's root, else what was installed with the package.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    environ = os.environ if environ is None else environ
+    root = project_root(environ)
+    places = [root] if environ.get("NAICS_PROJECT_DIR") else [root, INSTALLED]
+    for place in places:
+        if _holds_profiles(place):
+            return place
+    raise SettingsError(
+        f"{root}: holds no conf/profiles. Set NAICS_PROJECT_DIR to the root of a checkout of the project, or leave it "
+        "unset to take the profiles that were installed."
+    )
+
+
+def _holds_profiles(place: Path) -> bool:
+    return (place / "conf" / "profiles").is_dir()
 
 
 def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_dagster_and_mlflow_on_postgres(postgres, environment, tmp_path):
         "DAGSTER_PG_USER": "naics",
         "DAGSTER_PG_PASSWORD": "none",
         "DAGSTER_PG_DB": "dagster",
-        "MLFLOW_TRACKING_URI": f"postgresql://naics:none@127.0.0.1:{postgres}/mlflow",
+        "MLFLOW_TRACKING_URI": f"postgresql+psycopg2://naics:none@127.0.0.1:{postgres}/mlflow",
     }
     said = shell("dagster job execute -m naics_pipeline.definitions -j full_pipeline 2>&1", environment, tmp_path)
     assert "finished" in said
