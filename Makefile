@@ -11,13 +11,14 @@ MLFLOW_PORT ?= 5000
 CODE ?= 3115
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults constraints lint ui mlflow bench
+.PHONY: help demo test faults constraints lint docs ui mlflow bench
 
 help:
 	@echo "make demo     install, then build everything on the bundled sample: minutes on any laptop"
 	@echo "make test     install what the tests need, then run them"
 	@echo "make faults   kills, full disks, damaged files and bad input: an hour or two; prints what was survived"
 	@echo "make lint     style, types and import rules"
+	@echo "make docs     the manual, into docs/_build/html"
 	@echo "make ui       Dagster at http://127.0.0.1:$(DAGSTER_PORT)"
 	@echo "make mlflow   MLflow at http://127.0.0.1:$(MLFLOW_PORT)"
 	@echo "make constraints  constraints.txt from what is installed here"
@@ -33,7 +34,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing into $(VENV), with what the tests need; the first time takes a few minutes."
+	@echo "Installing into $(VENV), with what tests and manual need; the first time takes a few minutes."
 	@$(PIP) --quiet --editable '.[dev]'
 	@touch $(VENV)/installed $@
 
@@ -62,6 +63,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Without a network, and a warning is an error. The pages describe the built-in curriculum, whatever the environment says.
+docs: $(VENV)/installed-dev
+	@unset $${!NAICS_*}; $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 ui: $(VENV)/installed
 	@$(ENV) dagster dev --host 127.0.0.1 --port $(DAGSTER_PORT)

@@ -160,7 +160,9 @@ def test_nearest_says_that_points_failed_the_gate(naics, embeddings_file, tmp_pa
     assert "failed the gate: ndcg@10 0.8 to 0.7" in err
 
 
-@pytest.mark.parametrize("command", ["config", "evaluate", "nearest", "search", "classify", "benchmark", "compare", "verify", "seeds"])
+@pytest.mark.parametrize(
+    "command", ["config", "evaluate", "nearest", "search", "classify", "benchmark", "compare", "verify", "seeds"]
+)
 def test_help_gives_examples(command):
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0
