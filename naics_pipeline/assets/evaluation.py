@@ -19,6 +19,7 @@ from naics_pipeline.resources import TrackedRun, Tracking
 from naics_pipeline.storage import Store
 
 if TYPE_CHECKING:
+    from naics_pipeline.evaluation.baselines import Baseline
     from naics_pipeline.evaluation.frozen import FrozenVectors
     from naics_pipeline.evaluation.report import ReportContent
     from naics_pipeline.taxonomy.tree import Tree
@@ -205,7 +206,7 @@ def baseline_rows(
     index_entries: pl.DataFrame,
     tree: "Tree",
     labelled: "Embeddings | None",
-) -> dict[str, dict[str, float]]:
+) -> "dict[str, Baseline]":
     """What methods without training reach on the same texts; nothing where they are switched off."""
     from naics_pipeline.evaluation.baselines import baselines
     from naics_pipeline.taxonomy.text import repeated_entries
@@ -317,6 +318,7 @@ def report_content(
         left_out=refinement["metrics"],
         comparisons=refined["comparisons"],
         gate=refined["gate"],
+        intervals={**text["intervals"], **refined["intervals"]},
         pictures=pictures,
         explorer=Path(EXPLORER).name,
         neighbours=neighbours(spaces["refined"], descriptions),

@@ -1,15 +1,17 @@
 """What simple methods reach on the same codes and the same texts: the rows every result is read against."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from naics_pipeline.evaluation.frozen import Encode
+from naics_pipeline.evaluation.influence import pair_scores
 from naics_pipeline.evaluation.labelled import LabelledTexts
 from naics_pipeline.evaluation.retrieval import Queries, search_scores
-from naics_pipeline.evaluation.structure import structure_metrics
+from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
+from naics_pipeline.evaluation.structure import EXACT_CODES, structure_scores
 from naics_pipeline.scorers.embedding import EmbeddingScorer
 from naics_pipeline.scorers.ensemble import CODE, ENTRY, CalibratedBlend
 from naics_pipeline.scorers.lexical import LexicalScorer
@@ -24,6 +26,19 @@ from naics_pipeline.text_model.embeddings import Embeddings
 _DESCRIPTION_CHARACTERS = 200
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """What a method reaches.
+
+    Attributes:
+        metrics: under the usual names.
+        scores: of each code, entry and labelled text, as `runs.scores.scores_frame` gives them.
+    """
+
+    metrics: dict[str, float]
+    scores: pl.DataFrame
+
+
 def baselines(
     descriptions: pl.DataFrame,
     index_entries: pl.DataFrame,
@@ -32,8 +47,8 @@ def baselines(
     *,
     seed: int,
     labelled: pl.DataFrame | None = None,
-) -> dict[str, dict[str, float]]:
-    """Metrics of methods that know nothing of the tree: row → metrics under the usual names.
+) -> dict[str, Baseline]:
+    """Methods that know nothing of the tree, by name.
 
     tfidf and frozen_text (the base model, not trained) compare a query with each code's text, and codes with one
     another, so these two have structure metrics too. linear_svm learns from the train entries. frozen_centroid compares
@@ -47,18 +62,18 @@ def baselines(
         labelled: rows of `labelled.read_labelled`, asked of every method.
     """
     corpus = _Corpus(descriptions, index_entries, labelled)
-    rows: dict[str, dict[str, float]] = {}
-    for method in (_tfidf(corpus), _linear_svm(corpus, seed), _frozen(corpus, encode)):
-        for row in method:
-            rows[row.name] = corpus.metrics(row)
-            if row.codes is not None:
-                rows[row.name] |= structure_metrics(row.codes, tree)
-    return rows
+    methods = (_tfidf(corpus), _linear_svm(corpus, seed), _frozen(corpus, encode))
+    return {row.name: corpus.measured(row, tree) for method in methods for row in method}
 
 
 def _joined(codes: pl.DataFrame, description: pl.Expr) -> list[str]:
     text = pl.concat_str("title", description, pl.col("examples").list.join("; "), separator=". ", ignore_nulls=True)
     return codes.select(text.alias("text"))["text"].to_list()
+
+
+def _first_codes(labelled: pl.DataFrame) -> list[str]:
+    """What labelled texts go by among the codes: the first of those given, which need not be a candidate."""
+    return labelled["codes"].list.first().fill_null("").to_list()
 
 
 def _words(codes: np.ndarray, texts: list[str]) -> Embeddings:
@@ -107,16 +122,25 @@ class _Corpus:
         self.entries: list[str] = entries["entry"].to_list()
         self.labelled_texts: list[str] = [] if labelled is None else labelled["text"].to_list()
         self.labelled = None if labelled is None else LabelledTexts.of(labelled, self.candidates)
+        self.keys = text_keys(entries["code"].to_list(), self.entries)
+        self.labelled_keys = None if labelled is None else text_keys(_first_codes(labelled), self.labelled_texts)
         asked = [*self.entries, *self.labelled_texts]
         self.asked = _words(np.full(len(asked), ""), asked)
 
-    def metrics(self, row: _Row) -> dict[str, float]:
-        """Of entries and, where there are such, of labelled texts."""
+    def measured(self, row: _Row, tree: Tree) -> Baseline:
+        """Of entries, of labelled texts where there are such, and of codes where the method tells them apart."""
         entries, labelled = np.split(row.asked, [len(self.entries)])
-        metrics = search_scores({CODE: -entries}, self.candidates, self.queries).metrics
-        if self.labelled is None:
-            return metrics
-        return metrics | self.labelled.metrics({CODE: -labelled}, labelled if row.is_probability else None)
+        found, keys = search_scores({CODE: -entries}, self.candidates, self.queries), self.labelled_keys
+        if self.labelled is not None:
+            given = {CODE: -labelled}, labelled if row.is_probability else None
+            found.metrics.update(self.labelled.metrics(*given))
+            found = replace(found, by_text=self.labelled.scores(*given), texts=self.labelled.whole)
+        scores = scores_of_texts(found, self.keys, keys)
+        if row.codes is None:
+            return Baseline(found.metrics, scores)
+        structure = structure_scores(row.codes, tree)
+        by_code = structure.by_code | (pair_scores(row.codes, tree) if len(tree) <= EXACT_CODES else {})
+        return Baseline(found.metrics | structure.metrics, pl.concat([scores_frame(tree.codes, by_code), scores]))
 
     def blended(self, scores: dict[str, np.ndarray]) -> np.ndarray:
         """Probabilities of the asked texts by scorers together, fitted on the validation entries."""

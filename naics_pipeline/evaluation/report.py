@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -27,6 +28,8 @@ from naics_pipeline.evaluation.runs.scores import RunRecord
 from naics_pipeline.storage import replacing
 
 Numbers = Mapping[str, float | None]
+Intervals = Mapping[str, Mapping[str, Sequence[float]]]
+_NO_INTERVALS: Intervals = MappingProxyType({})
 ABSENT = "–"
 
 CAPTIONS = {
@@ -59,6 +62,7 @@ class ReportContent:
             the rest in each space (`left_out_parent_retrieval@1_refined`, `kept_parent_retrieval@1_refined`, ...).
         comparisons: metric → fields of `compare.Comparison`, refined against text.
         gate: fields of each `compare.GateRule`.
+        intervals: row → metric → bounds of the interval of its value.
         pictures: name → PNG; known names have captions.
         neighbours: heading → frame of nearest codes.
         explorer: the page to explore, as a link from here.
@@ -79,6 +83,7 @@ class ReportContent:
     left_out: Numbers = field(default_factory=dict)
     comparisons: Mapping[str, Numbers] = field(default_factory=dict)
     gate: Sequence[Mapping[str, Any]] = ()
+    intervals: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     neighbours: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -104,7 +109,7 @@ def render(content: ReportContent) -> str:
         lstrip_blocks=True,
     )
     structure = _rows_with(content.structure, (*MAIN_STRUCTURE, *MORE_STRUCTURE))
-    texts = by_readout(content.queries)
+    texts, intervals = by_readout(content.queries), by_readout(content.intervals)
     queries, labelled = _rows_with(texts, QUERIES), _rows_with(texts, LABELLED)
     stage_texts = by_readout(content.stages)
     return environment.get_template("report.html").render(
@@ -112,10 +117,12 @@ def render(content: ReportContent) -> str:
         headline=headline(content),
         remark=_smoothing_remark(content),
         columns=list(structure),
-        structure=_by_metric(structure, content.ceiling, _present(MAIN_STRUCTURE, structure.values())),
-        more_structure=_by_metric(structure, content.ceiling, _more(structure.values())),
-        queries=_by_row(queries, _present((*QUERIES, UNREPEATED), queries.values())),
-        labelled=_by_row(labelled, _present(LABELLED, labelled.values())),
+        structure=_by_metric(
+            structure, content.ceiling, _present(MAIN_STRUCTURE, structure.values()), content.intervals
+        ),
+        more_structure=_by_metric(structure, content.ceiling, _more(structure.values()), content.intervals),
+        queries=_by_row(queries, _present((*QUERIES, UNREPEATED), queries.values()), intervals),
+        labelled=_by_row(labelled, _present(LABELLED, labelled.values()), intervals),
         labelled_counts=_labelled_counts(content.queries),
         stages=_by_row(content.stages, _present(MAIN_STRUCTURE, content.stages.values())),
         stage_texts=_by_row(stage_texts, _present(STAGE_TEXTS, stage_texts.values())),
@@ -161,11 +168,11 @@ def _best_read(row: Numbers) -> float | None:
     return row.get("mixed/query_top1", row.get("query_top1"))
 
 
-def by_readout(rows: Mapping[str, Numbers]) -> dict[str, Numbers]:
+def by_readout(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """A row for each read-out of each row, its name taken out of the metrics' names."""
-    found: dict[str, Numbers] = {}
+    found: dict[str, Any] = {}
     for name, row in rows.items():
-        split: dict[str, dict[str, float | None]] = {}
+        split: dict[str, dict[str, Any]] = {}
         for metric, value in row.items():
             words = metric.split("/")
             readout = next((word for word in words[:-1] if word in READOUTS), "code")
@@ -218,9 +225,12 @@ class _Cell:
     text: str
     best: bool = False
     share: float | None = None
+    interval: str = ""
 
 
-def _cells(metric: Metric, values: Sequence[float | None]) -> list[_Cell]:
+def _cells(
+    metric: Metric, values: Sequence[float | None], bounds: Sequence[Sequence[float] | None] | None = None
+) -> list[_Cell]:
     """Values as shown, those that look best marked; none where all look alike."""
     texts = [shown(value, metric.digits) for value in values]
     known = [value for value in values if _known(value)]
@@ -229,8 +239,10 @@ def _cells(metric: Metric, values: Sequence[float | None]) -> list[_Cell]:
     if len(set(texts) - {ABSENT}) < 2:
         best = None
     shares = values if metric in SHARES else [None] * len(texts)
+    spans = ["" if not found else "–".join(shown(bound, metric.digits) for bound in found) for found in bounds or ()]
     return [
-        _Cell(text, text == best, share if _known(share) else None) for text, share in zip(texts, shares, strict=True)
+        _Cell(text, text == best, share if _known(share) else None, span)
+        for text, share, span in zip(texts, shares, spans or [""] * len(texts), strict=True)
     ]
 
 
@@ -240,19 +252,34 @@ def _rows_with(rows: Mapping[str, Numbers], metrics: Sequence[Metric]) -> dict[s
     return {name: row for name, row in rows.items() if names & row.keys()}
 
 
-def _by_metric(columns: Mapping[str, Numbers], ceiling: Numbers, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+def _by_metric(
+    columns: Mapping[str, Numbers], ceiling: Numbers, metrics: Sequence[Metric], intervals: Intervals
+) -> list[dict[str, Any]]:
     return [
         {
             "metric": metric,
-            "cells": _cells(metric, [column.get(metric.name) for column in columns.values()]),
+            "cells": _cells(
+                metric,
+                [column.get(metric.name) for column in columns.values()],
+                [intervals.get(name, {}).get(metric.name) for name in columns],
+            ),
             "ceiling": shown(ceiling.get(metric.name), metric.digits),
         }
         for metric in metrics
     ]
 
 
-def _by_row(rows: Mapping[str, Numbers], metrics: Sequence[Metric]) -> dict[str, Any]:
-    columns = [_cells(metric, [row.get(metric.name) for row in rows.values()]) for metric in metrics]
+def _by_row(
+    rows: Mapping[str, Numbers], metrics: Sequence[Metric], intervals: Intervals = _NO_INTERVALS
+) -> dict[str, Any]:
+    columns = [
+        _cells(
+            metric,
+            [row.get(metric.name) for row in rows.values()],
+            [intervals.get(name, {}).get(metric.name) for name in rows],
+        )
+        for metric in metrics
+    ]
     return {
         "metrics": metrics,
         "rows": [(VARIANTS.get(name, name), [column[place] for column in columns]) for place, name in enumerate(rows)],

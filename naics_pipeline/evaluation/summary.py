@@ -11,9 +11,10 @@ import torch
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.evaluation import plots
+from naics_pipeline.evaluation.baselines import Baseline
 from naics_pipeline.evaluation.compare import compare_scores, failures, gate, intervals, paired_bootstrap
 from naics_pipeline.evaluation.retrieval import BRIEF, TextScores, evaluate_texts
-from naics_pipeline.evaluation.runs.scores import scores_frame, text_keys
+from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
 from naics_pipeline.evaluation.structure import (
     StructureScores,
     ceiling,
@@ -85,7 +86,7 @@ def measure_text(
     queries: Embeddings,
     tree: Tree,
     *,
-    baselines: Mapping[str, Mapping[str, float]],
+    baselines: Mapping[str, Baseline],
     cutoffs: Sequence[int],
     seed: int,
     places: Embeddings | None = None,
@@ -105,12 +106,13 @@ def measure_text(
     structure = evaluate_codes(text, tree, cutoffs=cutoffs)
     found = evaluate_texts(text, queries, places, labelled, scorers)
     scores = {"text": _scores(structure, found, tree, queries, labelled)}
+    scores |= {name: baseline.scores for name, baseline in baselines.items()}
     content = {
         "queries": held_out_count(found),
         "measured": {"text": provenance(text)},
         "text": structure.metrics | found.metrics,
-        "intervals": {"text": intervals(scores["text"])},
-        "baselines": dict(baselines),
+        "intervals": {name: intervals(frame) for name, frame in scores.items()},
+        "baselines": {name: dict(baseline.metrics) for name, baseline in baselines.items()},
         "ceiling": ceiling(tree, cutoffs=cutoffs),
         "comparisons": blend_comparisons(found.held_out, seed),
     }
@@ -175,24 +177,13 @@ def _scores(
     queries: Embeddings,
     labelled: Embeddings | None = None,
 ) -> pl.DataFrame:
-    """Every score of a space by code or text; validation entries in brief."""
-    keys = _text_keys(queries)
-    held_out, validation = found.queries.held_out, found.queries.validation
-    brief = {name: values for name, values in found.by_query.items() if name.rpartition("/")[2] in BRIEF}
-    frames = [
-        scores_frame(tree.codes, structure.by_code),
-        scores_frame(keys.filter(held_out), found.held_out),
-        scores_frame(
-            keys.filter(validation), {f"validation/{name}": values[validation] for name, values in brief.items()}
-        ),
-    ]
-    if labelled is not None:
-        frames.append(scores_frame(_text_keys(labelled)[found.texts], found.by_text))
-    return pl.concat(frames)
+    """Every score of a space by code or text; validation and unrepeated entries in brief."""
+    texts = scores_of_texts(found, _text_keys(queries), None if labelled is None else _text_keys(labelled))
+    return pl.concat([scores_frame(tree.codes, structure.by_code), texts])
 
 
 def _text_keys(texts: Embeddings) -> pl.Series:
-    return pl.Series("key", text_keys(texts.codes.tolist(), texts.columns["text"].to_list()), dtype=pl.String)
+    return text_keys(texts.codes.tolist(), texts.columns["text"].to_list())
 
 
 def held_out_count(found: TextScores) -> int:

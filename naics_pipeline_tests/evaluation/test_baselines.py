@@ -1,6 +1,7 @@
 """Baselines on texts where the right answer is plain, and on the bundled sample."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,10 @@ from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.base import encode_texts
 
 ROWS = {"tfidf", "linear_svm", "frozen_text", "frozen_centroid", "frozen_nearest_entry", "frozen_mixed"}
+
+
+def metrics_of(*given: Any, **named: Any) -> dict[str, dict[str, float]]:
+    return {name: found.metrics for name, found in baselines(*given, **named).items()}
 
 
 def frozen(base: Path, cache: Path | None = None) -> FrozenVectors:
@@ -42,7 +47,7 @@ def small_corpus() -> tuple[pl.DataFrame, pl.DataFrame]:
 def test_methods_that_see_words_find_codes_that_words_tell_apart(tiny_base: Path) -> None:
     descriptions, entries = small_corpus()
     tree = Tree.from_codes(descriptions["code"].to_list())
-    found = baselines(descriptions, entries, frozen(tiny_base), tree, seed=0)
+    found = metrics_of(descriptions, entries, frozen(tiny_base), tree, seed=0)
     assert found.keys() == ROWS
     assert found["tfidf"]["query_top1"] == 1
     assert found["linear_svm"]["query_top1"] == 1
@@ -58,18 +63,18 @@ def test_every_example_is_among_the_words_of_a_code(tiny_base: Path) -> None:
     told = descriptions.with_columns(
         examples=pl.when(level=6).then(pl.concat_list(pl.lit("something else"), "code", pl.lit("last")))
     )
-    assert baselines(descriptions, queries, frozen(tiny_base), tree, seed=0)["tfidf"]["query_top1"] < 1
-    assert baselines(told, queries, frozen(tiny_base), tree, seed=0)["tfidf"]["query_top1"] == 1
+    assert metrics_of(descriptions, queries, frozen(tiny_base), tree, seed=0)["tfidf"]["query_top1"] < 1
+    assert metrics_of(told, queries, frozen(tiny_base), tree, seed=0)["tfidf"]["query_top1"] == 1
 
 
 def test_without_entries_there_is_nothing_to_learn_from_or_to_ask(tiny_base: Path) -> None:
     descriptions, entries = small_corpus()
     tree = Tree.from_codes(descriptions["code"].to_list())
-    found = baselines(descriptions, entries.clear(), frozen(tiny_base), tree, seed=0)
+    found = metrics_of(descriptions, entries.clear(), frozen(tiny_base), tree, seed=0)
     assert "linear_svm" not in found
     assert np.isnan(found["tfidf"]["query_top1"])
     assert found["tfidf"]["cophenetic_correlation"] == pytest.approx(
-        baselines(descriptions, entries, frozen(tiny_base), tree, seed=0)["tfidf"]["cophenetic_correlation"]
+        metrics_of(descriptions, entries, frozen(tiny_base), tree, seed=0)["tfidf"]["cophenetic_correlation"]
     )
 
 
@@ -77,7 +82,7 @@ def test_on_the_sample_words_beat_chance_by_far_and_the_seed_fixes_the_result(
     sample_descriptions: pl.DataFrame, sample_entries: pl.DataFrame, sample_tree: Tree, tiny_base: Path
 ) -> None:
     first, second = (
-        baselines(sample_descriptions, sample_entries, frozen(tiny_base), sample_tree, seed=0) for _ in range(2)
+        metrics_of(sample_descriptions, sample_entries, frozen(tiny_base), sample_tree, seed=0) for _ in range(2)
     )
     assert first == second
     assert first["tfidf"]["query_top1"] > 0.3
@@ -102,7 +107,7 @@ def test_a_centroid_is_the_mean_of_title_and_train_entries(tiny_base: Path) -> N
             mean = np.sum([vectors[text] for text in own], axis=0)
             nearness[candidate] = float(vectors[entry] @ mean / np.linalg.norm(mean))
         right.append(max(nearness, key=lambda candidate: nearness[candidate]) == code)
-    found = baselines(descriptions, entries, frozen(tiny_base), tree, seed=0)
+    found = metrics_of(descriptions, entries, frozen(tiny_base), tree, seed=0)
     assert found["frozen_centroid"]["query_top1"] == pytest.approx(np.mean(right))
 
 
@@ -119,7 +124,7 @@ def test_labelled_texts_and_unrepeated_entries_are_in_every_row(tiny_base: Path,
     )
     marked = entries.with_columns(repeated=pl.col("code") == "111110")
     first, second = (
-        baselines(
+        metrics_of(
             descriptions,
             marked,
             frozen(tiny_base, tmp_path),
@@ -136,3 +141,12 @@ def test_labelled_texts_and_unrepeated_entries_are_in_every_row(tiny_base: Path,
         assert (row["labelled/texts"], row["labelled/left_out"]) == (1, 1)
     assert {name for name, row in first.items() if "labelled/parts/top1" in row} == {"frozen_mixed"}
     assert sorted(file.stem for file in tmp_path.iterdir()) == ["codes", "entries", "examples", "labelled"]
+
+
+def test_every_metric_that_is_a_mean_has_its_scores(tiny_base: Path) -> None:
+    descriptions, entries = small_corpus()
+    found = baselines(descriptions, entries, frozen(tiny_base), Tree.from_codes(descriptions["code"].to_list()), seed=0)
+    means = dict(found["tfidf"].scores.group_by("metric").agg(pl.col("value").mean()).iter_rows())
+    assert {"query_top1", "query_mrr", "ndcg@10", "cophenetic_correlation"} <= means.keys()
+    assert means == pytest.approx({name: found["tfidf"].metrics[name] for name in means})
+    assert "ndcg@10" not in found["linear_svm"].scores["metric"]

@@ -194,3 +194,12 @@ def test_every_run_is_listed_with_a_link_to_its_page_and_what_failed() -> None:
     assert 'href="aaaaaaaaaa.html"' not in listed
     assert listed.count("failed: ndcg@10") == 2
     assert all(words in listed for words in ("2026-01-02 03:05", "0.900", "0.500", "<td>7</td>"))
+
+
+def test_intervals_stand_below_the_values_that_have_them() -> None:
+    text = {"query_top1": 0.5, "nearest_entry/query_top1": 0.6, "mixed/query_top1": 0.7}
+    bounds = {"text": {"mixed/query_top1": [0.68, 0.72], "ndcg@10": [0.79, 0.81]}, "linear_svm": {"query_top1": [0, 1]}}
+    page = render(content(queries={**content().queries, "text": text}, intervals=bounds))
+    assert '0.700<span class="interval">0.680–0.720</span>' in table(page, "Method</th>")
+    assert '0.800<span class="interval">0.790–0.810</span>' in table(page, "Metric")
+    assert page.count('class="interval"') == 3

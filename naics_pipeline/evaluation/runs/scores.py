@@ -17,6 +17,7 @@ import polars as pl
 
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.evaluation.metrics_files import plain
+from naics_pipeline.evaluation.retrieval import TextScores
 from naics_pipeline.storage import Store, replacing
 
 FOLDER = "scores"
@@ -54,9 +55,32 @@ def scores_frame(keys: Sequence[str] | np.ndarray | pl.Series, scores: Mapping[s
 _SCORED = {"metric": pl.String, "key": pl.String, "value": pl.Float64}
 
 
-def text_keys(codes: Iterable[str], texts: Iterable[str]) -> list[str]:
-    """What a text is called: its right code and its words."""
-    return [f"{code} {text}" for code, text in zip(codes, texts, strict=True)]
+def scores_of_texts(found: TextScores, keys: pl.Series, labelled_keys: pl.Series | None = None) -> pl.DataFrame:
+    """metric, key, value of entries, those of some under the name of what they are, and of labelled texts.
+
+    Args:
+        keys: (Q,) what the entries are called.
+        labelled_keys: what the rows of labelled texts are called.
+    """
+    frames = [
+        scores_frame(
+            keys.filter(pl.Series(rows)),
+            {
+                f"{prefix}{name}": values[rows]
+                for name, values in found.by_query.items()
+                if name.rpartition("/")[2] in names
+            },
+        )
+        for prefix, (rows, names) in found.queries.subsets().items()
+    ]
+    if labelled_keys is not None:
+        frames.append(scores_frame(labelled_keys.gather(found.texts), found.by_text))
+    return pl.concat(frames)
+
+
+def text_keys(codes: Iterable[str], texts: Iterable[str]) -> pl.Series:
+    """What texts are called: the right code and the words."""
+    return pl.Series([f"{code} {text}" for code, text in zip(codes, texts, strict=True)], dtype=pl.String)
 
 
 def write_scores(path: Path, run: str, spaces: Mapping[str, pl.DataFrame], record: Mapping[str, Any]) -> None:

@@ -63,4 +63,4 @@ def test_another_file_is_no_file_of_scores(tmp_path: Path) -> None:
 
 
 def test_a_text_is_called_by_its_right_code_and_its_words() -> None:
-    assert text_keys(["111110"], ["Soybean farming"]) == ["111110 Soybean farming"]
+    assert text_keys(["111110"], ["Soybean farming"]).to_list() == ["111110 Soybean farming"]
