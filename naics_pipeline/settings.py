@@ -205,8 +205,8 @@ class Evaluation(Section):
 class Pod(Section):
     """What a step that trains asks of Kubernetes, in its words."""
 
-    cpu: str = Field("4", min_length=1)
-    memory: str = Field("16Gi", min_length=1)
+    cpu: str = Field("4", min_length=1, description="processors")
+    memory: str = Field("16Gi", min_length=1, description="with its unit")
     gpus: int = Field(0, ge=0, description="of NVIDIA; each such step runs where so many are free")
 
 
