@@ -18,7 +18,7 @@ def _prepare(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
 
 
 def plain(lines: list[str]) -> list[str]:
-    """The lines with `code` in double backticks, | * and trailing _ as characters, one-line sections as fields."""
+    """The lines with `code` in double backticks, | * @ and trailing _ as characters, one-line sections as fields."""
     found = []
     for line in lines:
         if _SECTION.match(line):
@@ -31,4 +31,4 @@ def plain(lines: list[str]) -> list[str]:
 def _escaped(part: str) -> str:
     if part.startswith("`"):
         return f"``{part.strip('`')}``"
-    return re.sub(r"([|*]|_(?!\w))", r"\\\1", part)
+    return re.sub(r"([|*@]|_(?!\w))", r"\\\1", part)

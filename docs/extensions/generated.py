@@ -173,13 +173,13 @@ def message_lists() -> str:
         ours = sorted({(message.text, message.module) for message in found if message.error == error})
         if ours:
             parts.append(f"### {error}\n\n{inspect.getdoc(described)}\n")
-            parts.append(table(["message", "raised in"], [[_code(text), f"`{module}`"] for text, module in ours]))
+            parts.append("".join(f"- {_code(text)} <br> *{module}*\n" for text, module in ours))
     return "\n".join(parts)
 
 
 def _code(text: str) -> str:
-    fence = "``" if "`" in text else "`"
-    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+    line = " ".join(text.split())
+    return f"`` {line} ``" if "`" in line else f"`{line}`"
 
 
 def metric_table(metrics: Sequence[glossary.Metric]) -> str:

@@ -53,6 +53,8 @@ def says_something(text: str) -> bool:
 def raised(tree: ast.AST, module: str) -> Iterator[tuple[str, ast.expr]]:
     """Class and message of every error that is made in a file."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "_check_together":
+            yield from (("SettingsError", problem) for problem in _impossible(node))
         if not isinstance(node, ast.Call) or not node.args:
             continue
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))
@@ -62,6 +64,14 @@ def raised(tree: ast.AST, module: str) -> Iterator[tuple[str, ast.expr]]:
             yield "SettingsError", node.args[0]
         elif name == "refuse" and len(node.args) == 3:
             yield "SourceError", node.args[2]
+
+
+def _impossible(checks: ast.FunctionDef) -> Iterator[ast.expr]:
+    """The messages that are made of a list of (whether it is so, key, what is wrong)."""
+    for row in ast.walk(checks):
+        if isinstance(row, ast.Tuple) and len(row.elts) == 3 and isinstance(row.elts[1], ast.Constant):
+            between = ast.Constant(f"{row.elts[1].value} = ‹value› is not possible: ")
+            yield ast.BinOp(between, ast.Add(), row.elts[2])
 
 
 def constants_of(tree: ast.AST) -> dict[str, str]:
