@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 HEADER = "# Every version that was tested, made by `make constraints`; pip install -c constraints.txt -e '.[dev]'"
 
@@ -27,7 +28,8 @@ def closure(name: str, extras: frozenset[str], found: dict[str, str], seen: set[
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         raise SystemExit(f"{name} is not installed: run `make test` first, or pip install -e '.[dev]'.") from None
-    found[name] = distribution.version
+    # Without a label such as +cpu: which build it is, is a matter of the machine.
+    found[name] = Version(distribution.version).public
     for text in distribution.requires or []:
         requirement = Requirement(text)
         marker = requirement.marker

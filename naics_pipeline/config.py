@@ -156,7 +156,7 @@ def _from_profile(root: Path, profile: str) -> Iterator[_Value]:
     origin = str(path.relative_to(root))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{origin}: not valid YAML ({error}).") from error
     if content is None:
         return

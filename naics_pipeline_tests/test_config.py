@@ -111,3 +111,9 @@ def test_every_bundled_profile_is_valid(profile, tmp_path):
     (tmp_path / "01_only.yaml").touch()
     overrides = {"source": "census", "curriculum": str(tmp_path)}
     assert config.load(profile, overrides, {}).profile == profile
+
+
+def test_a_profile_that_is_no_text_is_refused(project, tmp_path):
+    (tmp_path / "conf" / "profiles" / "sample.yaml").write_bytes(b"seed: 1\n\x80")
+    with pytest.raises(SettingsError, match=r"sample.yaml: not valid YAML"):
+        config.load(environ=project)

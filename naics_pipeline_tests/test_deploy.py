@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 
 from naics_pipeline.settings import Settings
 from naics_pipeline_tests.conftest import REPOSITORY
-from naics_pipeline_tests.test_commands import environment, shell
+from naics_pipeline_tests.taxonomy.workbooks import small_source
+from naics_pipeline_tests.test_commands import environment
 
 __all__ = ["environment"]
 DEPLOY = REPOSITORY / "deploy"
@@ -123,14 +124,18 @@ def test_dagster_and_mlflow_on_postgres(postgres, environment, tmp_path):
     access["port"] = postgres
     (home / "dagster.yaml").write_text(yaml.safe_dump(instance))
     environment |= {
+        "NAICS_SOURCE": str(small_source().write(tmp_path / "workbooks")),
+        "NAICS__TAXONOMY__HELD_OUT_FRACTION": "0",
+        "NAICS__TAXONOMY__VALIDATION_FRACTION": "0",
         "DAGSTER_PG_HOST": "127.0.0.1",
         "DAGSTER_PG_USER": "naics",
         "DAGSTER_PG_PASSWORD": "none",
         "DAGSTER_PG_DB": "dagster",
         "MLFLOW_TRACKING_URI": f"postgresql+psycopg2://naics:none@127.0.0.1:{postgres}/mlflow",
     }
-    said = shell("dagster job execute -m naics_pipeline.definitions -j full_pipeline 2>&1", environment, tmp_path)
-    assert "finished" in said
+    command = ["dagster", "job", "execute", "-m", "naics_pipeline.definitions", "-j", "full_pipeline"]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
     os.environ.update({name: value for name, value in environment.items() if name.startswith("DAGSTER_PG")})
     with dg.DagsterInstance.from_config(str(home)) as used:
         assert "postgres" in type(used.event_log_storage).__module__
