@@ -222,14 +222,15 @@ def refined_embeddings_checks(store: dg.ResourceParam[Store]) -> Iterable[dg.Ass
     """Refined points: what fails is kept for inspection, and nothing is built from points that are not sound."""
     from naics_pipeline.evaluation.compare import gate
     from naics_pipeline.evaluation.structure import evaluate_embeddings
-    from naics_pipeline.text_model.embeddings import read_embeddings
+    from naics_pipeline.text_model.embeddings import SKIPPED, read_embeddings
 
     yield sound_points(store, "refined_embeddings")
-    before, after = (
-        evaluate_embeddings(read_embeddings(store.local(f"{name}.parquet")))
-        for name in ("text_embeddings", "refined_embeddings")
-    )
-    rules = gate(before, after)
+    names = ("text_embeddings", "refined_embeddings")
+    before, after = (read_embeddings(store.local(f"{name}.parquet")) for name in names)
+    if after.is_unrefined:
+        yield _result("refined_embeddings", "gate", True, refinement=SKIPPED)
+        return
+    rules = gate(evaluate_embeddings(before), evaluate_embeddings(after))
     said: dict[str, Any] = {
         rule.metric: f"{rule.before:.4f} to {rule.after:.4f}, at least {rule.minimum:+.4f}" for rule in rules
     }

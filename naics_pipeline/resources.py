@@ -105,6 +105,7 @@ class TrackedRun:
     client: "MlflowClient"
     run_id: str
     url: str
+    parent: str | None = None
     waiting: "list[Metric]" = field(default_factory=list)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -117,6 +118,28 @@ class TrackedRun:
             Metric(name.replace("@", "_at_"), float(value), now, step) for name, value in metrics.items()
         )
         self._deliver()
+
+    def log_result(self, metrics: Mapping[str, float]) -> None:
+        """Metrics of this run that are results of the whole pipeline run, so that its parent has them too."""
+        self.log_metrics(metrics)
+        if self.parent is not None:
+            whole = TrackedRun(self.client, self.parent, self.url)
+            whole.log_metrics(metrics)
+
+    def log_inputs(self, versions: Mapping[str, str], source: str) -> None:
+        """Data sets that were read, by name, with the hash of their content.
+
+        Args:
+            source: where they lie.
+        """
+        from mlflow.entities import Dataset, DatasetInput
+
+        read = [
+            DatasetInput(Dataset(name, digest, "local", json.dumps({"uri": f"{source}/{name}.parquet"})))
+            for name, digest in versions.items()
+        ]
+        with self._surviving("data sets are not recorded"):
+            self.client.log_inputs(self.run_id, read)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Parameters by name; MLflow takes a hundred at a time."""
@@ -140,6 +163,20 @@ class TrackedRun:
         self._deliver()
         with self._surviving(f"the run stays open and {len(self.waiting)} values of metrics are lost"):
             self.client.set_terminated(self.run_id, status)
+        with self._surviving("the parent run stays open"):
+            self._settle_parent()
+
+    def _settle_parent(self) -> None:
+        """The parent runs as long as a child does, and has failed where one has."""
+        if self.parent is None:
+            return
+        experiment = self.client.get_run(self.parent).info.experiment_id
+        children = self.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.parent}'")
+        statuses = {child.info.status for child in children}
+        if "RUNNING" in statuses:
+            return
+        failed = statuses - {"FINISHED"}
+        self.client.set_terminated(self.parent, next(iter(sorted(failed)), "FINISHED"))
 
     def _deliver(self) -> None:
         while self.waiting:
@@ -163,8 +200,9 @@ class TrackedRun:
 
 
 class Tracking(dg.ConfigurableResource):
-    """MLflow: one run per training or evaluation materialization.
+    """MLflow: a run for each Dagster run (tag role = pipeline), and below it one per training or evaluation.
 
+    The best of a profile is one search, tags.role = 'pipeline' and tags.profile = 'cpu', ordered by a metric.
     The server of MLFLOW_TRACKING_URI, else a database in the data directory, which `make mlflow` serves.
     """
 
@@ -203,24 +241,34 @@ class Tracking(dg.ConfigurableResource):
         asset = context.asset_key.path[-1]
         self._end_abandoned(client, experiment, context.instance)
         dagster_url = f"{without_credentials(settings.orchestration.dagster_url)}/runs/{context.run.run_id}"
-        run = client.create_run(
-            experiment,
-            run_name=asset,
-            tags={
-                "asset": asset,
-                "profile": self.conf.profile,
-                "source": settings.source,
-                "vintage": str(settings.vintage),
-                "dagster.run_id": context.run.run_id,
-                "dagster.run_url": dagster_url,
-                "mlflow.note.content": f"[Dagster run {context.run.run_id[:8]}]({dagster_url})",
-                **tags,
-            },
-        )
+        common = {
+            "profile": self.conf.profile,
+            "source": settings.source,
+            "vintage": str(settings.vintage),
+            "seed": str(settings.seed),
+            "dagster.run_id": context.run.run_id,
+            "dagster.run_url": dagster_url,
+            "mlflow.note.content": f"[Dagster run {context.run.run_id[:8]}]({dagster_url})",
+        }
+        parent = self._parent(client, experiment, context.run.run_id, common)
+        own = {"role": "asset", "asset": asset, "mlflow.parentRunId": parent}
+        run = client.create_run(experiment, run_name=asset, tags={**common, **own, **tags})
         address = without_credentials(
             self.uri if self.uri.startswith("http") else settings.orchestration.mlflow_url
         ).rstrip("/")
-        return TrackedRun(client, run.info.run_id, f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}")
+        url = f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}"
+        return TrackedRun(client, run.info.run_id, url, parent)
+
+    @staticmethod
+    def _parent(client: "MlflowClient", experiment: str, dagster_run: str, tags: Mapping[str, str]) -> str:
+        """The run of the whole Dagster run, made by the first of its assets."""
+        wanted = f"tags.role = 'pipeline' and tags.`dagster.run_id` = '{dagster_run}'"
+        found = client.search_runs([experiment], wanted, order_by=["attributes.start_time ASC"], max_results=1)
+        if found:
+            client.update_run(found[0].info.run_id, status="RUNNING")
+            return str(found[0].info.run_id)
+        made = client.create_run(experiment, run_name=f"pipeline {dagster_run[:8]}", tags={**tags, "role": "pipeline"})
+        return str(made.info.run_id)
 
     @staticmethod
     def _end_abandoned(client: "MlflowClient", experiment: str, instance: dg.DagsterInstance) -> None:

@@ -28,6 +28,8 @@ def measured(context: dg.AssetExecutionContext, conf: dg.ResourceParam[Config], 
     with tracking.start_run(context, conf.flat(), stage="01_easy") as run:
         run.log_metrics({"ndcg@10": 0.5, "collapse": False}, 3)
         run.log_bytes(b"png", "plots/curve.png")
+        run.log_inputs({"descriptions": "abc123"}, "data")
+        run.log_result({"query_top1": 0.25})
         if conf.settings.seed == 13:
             raise NaicsError("no luck")
         if conf.settings.seed == 14:
@@ -63,7 +65,8 @@ def tracked(tmp_path_factory):
     run(measured, data_dir, seed=14)
     client = MlflowClient(tracking_uri=f"sqlite:///{data_dir}/mlflow/mlflow.db")
     (experiment,) = [found for found in client.search_experiments() if found.name == "naics-pipeline"]
-    runs = {found.info.status: found for found in client.search_runs([experiment.experiment_id])}
+    found = client.search_runs([experiment.experiment_id], "tags.role = 'asset'")
+    runs = {run.info.status: run for run in found}
     return finished, client, runs
 
 
@@ -108,6 +111,28 @@ def test_parameters_are_flat_and_metrics_keep_their_step(tracked):
     artifacts = client.list_artifacts(recorded.info.run_id, "plots")
     assert [artifact.path for artifact in artifacts] == ["plots/curve.png"]
     assert Path(recorded.info.artifact_uri, "plots", "curve.png").read_bytes() == b"png"
+
+
+def test_a_run_says_which_data_it_read(tracked):
+    _, _, runs = tracked
+    (read,) = runs["FINISHED"].inputs.dataset_inputs
+    assert (read.dataset.name, read.dataset.digest) == ("descriptions", "abc123")
+
+
+def test_each_dagster_run_is_a_parent_that_ends_as_its_children_and_has_their_results(tracked):
+    _, client, runs = tracked
+    experiment = runs["FINISHED"].info.experiment_id
+    for status, child in runs.items():
+        parent = client.get_run(child.data.tags["mlflow.parentRunId"])
+        assert parent.info.status == status
+        assert parent.data.tags["role"] == "pipeline"
+        assert parent.data.metrics == {"query_top1": 0.25}
+    best = client.search_runs(
+        [experiment],
+        "tags.role = 'pipeline' and tags.profile = 'sample' and attributes.status = 'FINISHED'",
+        order_by=["metrics.query_top1 DESC"],
+    )
+    assert [run.data.tags["seed"] for run in best] == ["1"]
 
 
 def test_a_frame_that_cannot_be_written_leaves_the_old_one(tmp_path):

@@ -126,6 +126,11 @@ def content_version(frame: pl.DataFrame) -> dg.DataVersion:
     return dg.DataVersion(fingerprint(str(frame.schema), frame.hash_rows().to_numpy().tobytes()))
 
 
+def versions_of(frames: Mapping[str, pl.DataFrame]) -> dict[str, str]:
+    """Name → the hash of a table's content."""
+    return {name: content_version(frame).value for name, frame in frames.items()}
+
+
 def data_version(*parts: Any) -> dg.DataVersion:
     """A version of an output that is determined by these JSON-like values and files."""
     return dg.DataVersion(fingerprint(*parts))
@@ -142,7 +147,7 @@ def origin(conf: config.Config, frames: Mapping[str, pl.DataFrame], *keys: str) 
         "profile": conf.profile,
         "settings": read_settings(conf, *keys),
         "versions": {package: package_version(package) for package in RECORDED_PACKAGES},
-        "data": {name: content_version(frame).value for name, frame in frames.items()},
+        "data": versions_of(frames),
     }
 
 

@@ -9,7 +9,16 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline.assets import graph_model
-from naics_pipeline.assets.common import asset, data_version, logger, picture, place, read_settings, version
+from naics_pipeline.assets.common import (
+    asset,
+    data_version,
+    logger,
+    picture,
+    place,
+    read_settings,
+    version,
+    versions_of,
+)
 from naics_pipeline.assets.text_model import LABELLED, PLACES, STAGES
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
@@ -75,6 +84,7 @@ def text_evaluation(
         )
         content = found.content | {"evaluated": evaluated(context, conf, run, *READ_BY_EVALUATION)}
         content["curves"] = {stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in STAGES}
+        run.log_inputs(versions_of({"descriptions": descriptions, "index_entries": index_entries}), store.root)
         log_metrics(run, content["text"], content["baselines"])
         record = content | {"metrics": {"text": content["text"], **content["baselines"]}}
         keep_scores(context, store, "text", found.scores, record)
@@ -110,14 +120,17 @@ def refined_evaluation(
             seed=settings.seed,
         )
         content = found.content | {"evaluated": evaluated(context, conf, run, *READ_BY_REFINED_EVALUATION)}
-        content["curves"] = {"graph": refinement_of(store, content["measured"]["refined"])["history"]}
-        log_metrics(run, content["refined"], {"smoothed": content["smoothed"]})
-        run.log_metrics({"gate_passed": not found.failed_gate})
+        content["curves"] = {"graph": refinement_of(store, content["measured"])["history"]}
+        run.log_inputs(versions_of({"descriptions": descriptions}), store.root)
+        own = content.get("refined", {})
+        log_metrics(run, own, {"smoothed": content["smoothed"]})
+        if own:
+            run.log_result({"gate_passed": not found.failed_gate})
         if found.failed_gate:
             logger.warning("the refined points fail the gate: %s", found.failed_gate)
-        record = content | {"metrics": {name: content[name] for name in ("refined", "smoothed")}}
+        record = content | {"metrics": {name: content[name] for name in found.scores}}
         keep_scores(context, store, "refined", found.scores, record)
-        return publish_metrics(store, REFINED_METRICS, content, content["refined"])
+        return publish_metrics(store, REFINED_METRICS, content, own or content["smoothed"])
 
 
 @asset(
@@ -146,7 +159,7 @@ def evaluation_report(
     tree = tree_of(descriptions)
     spaces = spaces_of(conf, store, tree)
     text, refined = metrics_together(store, spaces)
-    refinement = refinement_of(store, refined["measured"]["refined"])
+    refinement = refinement_of(store, refined["measured"])
     with tracking.start_run(context, conf.flat(), stage="report") as run:
         pictures = summary.draw(
             spaces,
@@ -228,6 +241,7 @@ def evaluated(context: dg.AssetExecutionContext, conf: Config, run: TrackedRun, 
     return {
         "run_id": context.run.run_id,
         "mlflow_run_id": run.run_id,
+        "mlflow_parent_run_id": run.parent,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": read_settings(conf, *keys),
     }
@@ -249,12 +263,21 @@ def keep_scores(
 
 
 def refinement_of(store: Store, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """What the graph model recorded of its training, where that is the training of the measured points."""
+    """What the graph model recorded of its training, where that is the training of the measured points.
+
+    Args:
+        measured: of refined_metrics.json.
+    """
     from naics_pipeline.evaluation.metrics_files import read_metrics
 
     found = read_metrics(store.local(graph_model.TRAINING))
-    refuse_mixture(graph_model.TRAINING, found.get("space"), "the refined embeddings", measured.get("space"))
+    refuse_mixture(graph_model.TRAINING, found.get("space"), "the refined embeddings", last_of(measured).get("space"))
     return found
+
+
+def last_of(by_space: Mapping[str, Any]) -> Any:
+    """What is of the refined space, or of the smoothed one where nothing was refined."""
+    return by_space.get("refined", by_space.get("smoothed"))
 
 
 def metrics_together(store: Store, spaces: "Mapping[str, Embeddings]") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -266,9 +289,11 @@ def metrics_together(store: Store, spaces: "Mapping[str, Embeddings]") -> tuple[
     from naics_pipeline.evaluation.metrics_files import read_metrics
 
     text, refined = (read_metrics(store.local(name)) for name in (TEXT_METRICS, REFINED_METRICS))
-    for file, content, name in ((TEXT_METRICS, text, "text"), (REFINED_METRICS, refined, "refined")):
-        measured = content.get("measured", {}).get(name, {}).get("space")
-        refuse_mixture(file, measured, f"{name}_embeddings", spaces[name].metadata.get("space"))
+    for file, of, space in (
+        (TEXT_METRICS, text["measured"]["text"], spaces["text"]),
+        (REFINED_METRICS, last_of(refined["measured"]), last_of(spaces)),
+    ):
+        refuse_mixture(file, of.get("space"), "the embeddings", space.metadata.get("space"))
     return text, refined
 
 
@@ -303,8 +328,9 @@ def report_content(
     from naics_pipeline.evaluation.runs.scores import runs_in
 
     text, refined = metrics_together(store, spaces)
-    settings = refined["measured"]["refined"]["origin"]["settings"]
-    measured = {"text": text["text"], "smoothed": refined["smoothed"], "refined": refined["refined"]}
+    settings = last_of(refined["measured"])["origin"]["settings"]
+    measured: dict[str, Any] = {"text": text["text"]}
+    measured |= {name: refined[name] for name in ("smoothed", "refined") if name in refined}
     return ReportContent(
         source=settings["source"],
         vintage=settings["vintage"],
@@ -321,7 +347,7 @@ def report_content(
         intervals={**text["intervals"], **refined["intervals"]},
         pictures=pictures,
         explorer=Path(EXPLORER).name,
-        neighbours=neighbours(spaces["refined"], descriptions),
+        neighbours=neighbours(spaces.get("refined", spaces["text"]), descriptions),
         settings=settings | refined["evaluated"]["settings"] | text["evaluated"]["settings"],
         run=context.run.run_id,
         runs=runs_in(store),
@@ -339,7 +365,7 @@ def explored(
 
     queries, places = (read_embeddings(store.local(name)) for name in (TEXT_QUERIES, PLACES))
     return explorer_content(
-        {VARIANTS[name]: spaces[name] for name in ("refined", "text")},
+        {VARIANTS[name]: spaces[name] for name in ("refined", "text") if name in spaces},
         descriptions,
         tree,
         texts=SearchedTexts.of(spaces["text"], queries, places),
@@ -375,9 +401,12 @@ def neighbours(space: "Embeddings", descriptions: pl.DataFrame) -> dict[str, pl.
 
 
 def log_metrics(run: TrackedRun, own: Mapping[str, float], others: Mapping[str, Mapping[str, float]]) -> None:
-    """The metrics under their own names, so that runs compare; what stands beside them, under its name."""
-    beside = {f"{row}/{name}": value for row, metrics in others.items() for name, value in metrics.items()}
-    run.log_metrics({**own, **beside})
+    """The metrics under their own names, so that runs compare; what stands beside them, under its name.
+
+    The pipeline's run has the metrics of its last evaluation under their own names, too.
+    """
+    run.log_result(own)
+    run.log_metrics({f"{row}/{name}": value for row, metrics in others.items() for name, value in metrics.items()})
 
 
 def publish_metrics(store: Store, name: str, content: dict[str, Any], own: Mapping[str, float]) -> dg.MaterializeResult:

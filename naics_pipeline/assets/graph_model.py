@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import ACCELERATOR_POOL, asset, data_version, logger, origin, place, version
+from naics_pipeline.assets.common import (
+    ACCELERATOR_POOL,
+    asset,
+    data_version,
+    logger,
+    origin,
+    place,
+    version,
+    versions_of,
+)
 from naics_pipeline.assets.text_model import EMBEDDING_COLUMNS
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
@@ -44,7 +53,8 @@ def refined_embeddings(
     """One row per code: its point after refinement on the graph of the taxonomy.
 
     Beside it refined_query_map.npz, which brings free text into that space, and refined_queries.parquet: the points
-    that it gives the index entries that no training saw.
+    that it gives the index entries that no training saw. Euclidean points cannot be refined: they stay as they are,
+    which their file says.
     """
     from naics_pipeline.evaluation.compare import failures, gate
     from naics_pipeline.evaluation.metrics_files import write_metrics
@@ -57,6 +67,8 @@ def refined_embeddings(
     settings = conf.settings
     tree = Tree.from_codes(descriptions["code"].to_list())
     text = read_embeddings(store.local(TEXT))
+    if text.geometry != "lorentz":
+        return unrefined(context, store, text)
     with accelerator.claimed(context) as device, tracking.start_run(context, conf.flat(), stage="graph") as run:
         refinement = refine(
             text,
@@ -68,6 +80,7 @@ def refined_embeddings(
             held_out=held_out_pairs(tree, settings.training.validation_fraction),
             on_epoch=partial(follow, run, -(-settings.graph.steps // settings.graph.steps_per_epoch)),
         )
+        run.log_inputs(versions_of({"descriptions": descriptions}), store.root)
         run.log_metrics(refinement.metrics)
         refined = Embeddings(tree.codes, refinement.points, refinement.curvature)
         failed = failures(gate(evaluate_embeddings(text, tree=tree), evaluate_embeddings(refined, tree=tree)))
@@ -99,6 +112,25 @@ def refined_embeddings(
             **place(store, NAME),
         },
         data_version=data_version(refinement.points.tobytes(), refinement.curvature, queries.points.tobytes()),
+    )
+
+
+def unrefined(context: dg.AssetExecutionContext, store: Store, text: "Embeddings") -> dg.MaterializeResult:
+    """The text model's points where the graph model has none: it refines points of the Lorentz model only."""
+    from naics_pipeline.evaluation.metrics_files import write_metrics
+    from naics_pipeline.text_model.embeddings import GATE, SKIPPED, read_embeddings, write_embeddings
+
+    logger.warning("%s points are not refined: the graph model knows the Lorentz model only", text.geometry)
+    made = {"run_id": context.run.run_id, "made_from": text.metadata.get("space") or text.version, GATE: SKIPPED}
+    for name, points in ((NAME, text), (QUERIES, read_embeddings(store.local(TEXT_QUERIES)))):
+        write_embeddings(replace(points, metadata=points.metadata | made), store.path(name))
+    write_metrics(store.path(TRAINING), {"history": [], "metrics": {}, "space": text.metadata.get("space")})
+    store.remove(QUERY_MAP)
+    for name in (NAME, QUERIES, TRAINING):
+        store.publish(name)
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": len(text.codes), "gate": SKIPPED, **place(store, NAME)},
+        data_version=data_version(SKIPPED, text.version),
     )
 
 

@@ -21,6 +21,7 @@ from naics_pipeline.assets.common import (
     picture,
     place,
     version,
+    versions_of,
 )
 from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
@@ -128,6 +129,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 "index_entries": index_entries,
                 "activity_phrases": activity_phrases,
             }
+            run.log_inputs(versions_of(frames), store.root)
             made = stage_origin(conf, store, stage, frames)
             for file, points in ((NAME, result.codes), (PLACES, result.places), (QUERIES, queries)):
                 of_space = points.metadata | {"space": result.codes.version, "origin": json.dumps(made)}

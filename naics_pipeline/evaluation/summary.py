@@ -17,13 +17,13 @@ from naics_pipeline.evaluation.retrieval import BRIEF, TextScores, evaluate_text
 from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
 from naics_pipeline.evaluation.structure import (
     StructureScores,
+    aligned_points,
     ceiling,
     embedding_distances,
     evaluate_codes,
     evaluate_embeddings,
 )
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.graph_model.refine import aligned
 from naics_pipeline.graph_model.smoothing import smooth
 from naics_pipeline.scorers.ensemble import BLEND, BLEND_WITHOUT
 from naics_pipeline.scorers.scorer import Scorer
@@ -35,7 +35,7 @@ FOLLOWED = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation"
 
 
 def variants(text: Embeddings, refined: Embeddings, tree: Tree, smoothing_rounds: int) -> dict[str, Embeddings]:
-    """Text, smoothed and refined embeddings, in the order of the tree's codes.
+    """Text, smoothed and, where there are such, refined embeddings, in the order of the tree's codes.
 
     Raises:
         ModelError: the refined points say that they were made from other points of the text model.
@@ -46,8 +46,12 @@ def variants(text: Embeddings, refined: Embeddings, tree: Tree, smoothing_rounds
             f"the refined embeddings were made from version {made_from} of the text embeddings, which are now version "
             f"{space}: materialize refined_embeddings again before they are compared."
         )
-    text, refined = aligned(text, tree), aligned(refined, tree)
-    return {"text": text, "smoothed": replace(text, points=smooth(text, tree, smoothing_rounds)), "refined": refined}
+    text, refined = (
+        replace(space, codes=tree.codes, points=aligned_points(space, tree), columns=pl.DataFrame())
+        for space in (text, refined)
+    )
+    found = {"text": text, "smoothed": replace(text, points=smooth(text, tree, smoothing_rounds))}
+    return found if refined.is_unrefined else {**found, "refined": refined}
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ def measure_refined(
 ) -> Evaluated:
     """Refined_metrics.json: refined and smoothed metrics, the gate, and refined against text by score.
 
+    Where nothing was refined there are the smoothed metrics alone.
+
     All are searched by the codes' points. The refined space has no other read-out: the query map keeps the order of
     codes about a text and no distances, so a place that it moves lies no nearer to one text than to another.
 
@@ -150,14 +156,17 @@ def measure_refined(
     asked = {name: queries["refined" if name == "refined" else "text"] for name in spaces}
     structure = {name: evaluate_codes(space, tree, cutoffs=cutoffs) for name, space in spaces.items()}
     found = {name: evaluate_texts(spaces[name], points) for name, points in asked.items()}
-    scores = {name: _scores(structure[name], found[name], tree, asked[name]) for name in ("smoothed", "refined")}
-    compared = compare_scores(structure["text"].by_code, structure["refined"].by_code, seed=seed)
-    compared |= compare_scores(found["text"].held_out, found["refined"].held_out, seed=seed)
-    rules = gate(structure["text"].metrics, structure["refined"].metrics)
+    others = [name for name in spaces if name != "text"]
+    scores = {name: _scores(structure[name], found[name], tree, asked[name]) for name in others}
+    rules, compared = [], {}
+    if "refined" in spaces:
+        compared = compare_scores(structure["text"].by_code, structure["refined"].by_code, seed=seed)
+        compared |= compare_scores(found["text"].held_out, found["refined"].held_out, seed=seed)
+        rules = gate(structure["text"].metrics, structure["refined"].metrics)
     content = {
-        "queries": held_out_count(found["refined"]),
-        "measured": {name: provenance(spaces[name]) for name in scores},
-        **{name: structure[name].metrics | found[name].metrics for name in ("refined", "smoothed")},
+        "queries": held_out_count(found["text"]),
+        "measured": {name: provenance(spaces[name]) for name in others},
+        **{name: structure[name].metrics | found[name].metrics for name in others},
         "intervals": {name: intervals(frame) for name, frame in scores.items()},
         "gate": [asdict(rule) for rule in rules],
         "comparisons": {name: asdict(comparison) for name, comparison in compared.items()},
@@ -209,21 +218,27 @@ def draw(
         hardness: the hardness table of the triplets.
     """
     distances = {name: distances_of(space) for name, space in spaces.items()}
-    radii = {
-        name: lorentz.radius(torch.from_numpy(space.points), curvature=space.curvature).numpy()
-        for name, space in spaces.items()
-    }
+    radii = {name: radii_of(space) for name, space in spaces.items()}
     disks = {
         f"poincare_disk_{name}": plots.poincare_disk(distances[name], radii[name], tree, titles, name=name)
         for name in ("refined", "text")
+        if name in spaces
     }
+    if refinement:
+        disks["refinement_curves"] = plots.training_curves({"graph": refinement})
     return disks | {
         "distance_scatter": plots.distance_scatter(distances, tree),
         "radius_by_level": plots.radius_by_level(radii, tree),
         "training_curves": plots.training_curves(stages, FOLLOWED),
-        "refinement_curves": plots.training_curves({"graph": refinement}),
         "hardness_histogram": plots.hardness_histogram(hardness),
     }
+
+
+def radii_of(space: Embeddings) -> np.ndarray:
+    """(N,) distance of each point from the origin."""
+    if space.geometry == "euclidean":
+        return np.linalg.norm(space.points, axis=1)
+    return lorentz.radius(torch.from_numpy(space.points), curvature=space.curvature).numpy()
 
 
 def distances_of(space: Embeddings) -> np.ndarray:

@@ -13,8 +13,8 @@ def smooth(embeddings: Embeddings, tree: Tree, rounds: int) -> np.ndarray:
     """Each point replaced by the centroid of itself, its parent and its children, `rounds` times; nothing is learned.
 
     Args:
-        embeddings: hyperbolic points in the order of the tree's codes.
-    Returns: (N, d + 1) float64, in the space of the embeddings.
+        embeddings: in the order of the tree's codes.
+    Returns: (N, d + 1) or, euclidean, (N, d) float64, in the space of the embeddings.
     """
     points = torch.from_numpy(embeddings.points)
     child = torch.from_numpy(np.flatnonzero(tree.parent >= 0))
@@ -22,6 +22,9 @@ def smooth(embeddings: Embeddings, tree: Tree, rounds: int) -> np.ndarray:
     loops = torch.arange(len(tree))
     sender, receiver = torch.cat([loops, child, parent]), torch.cat([loops, parent, child])
     for _ in range(rounds):
+        if embeddings.geometry == "euclidean":
+            points = scatter(points[sender], receiver, dim=0, dim_size=len(tree), reduce="mean")
+            continue
         heard = scatter(points[sender], receiver, dim=0, dim_size=len(tree), reduce="sum")
         points = lorentz.project(heard, curvature=embeddings.curvature)
     return points.numpy()

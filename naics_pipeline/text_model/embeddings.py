@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from naics_pipeline.errors import ModelError
 from naics_pipeline.storage import fingerprint, replacing
 
-GATE, PASSED = "gate", "passed"
-"""Metadata of refined points: whether they keep what the text model's had, or what they lost."""
+GATE, PASSED, SKIPPED = "gate", "passed", "refinement skipped"
+"""Metadata of refined points: that they keep what the text model's had, or are the same; else, what they lost."""
 _COLUMNS = ("index", "level", "code", "point")
 
 
@@ -58,7 +58,12 @@ class Embeddings:
     def failed_gate(self) -> str:
         """What these points lost against those that they were made from; empty where nothing, or nothing is known."""
         verdict = self.metadata.get(GATE, PASSED)
-        return "" if verdict == PASSED else verdict
+        return "" if verdict in (PASSED, SKIPPED) else verdict
+
+    @property
+    def is_unrefined(self) -> bool:
+        """Whether these are the text model's points under the name of refined ones."""
+        return self.metadata.get(GATE) == SKIPPED
 
     def at(self, rows: np.ndarray) -> "Embeddings":
         """Some of the points with what is known of them: positions, or (N,) booleans."""

@@ -55,7 +55,19 @@ def recorded(trained_run, data_dir):
     """MLflow's runs by asset."""
     client = MlflowClient(tracking_uri=f"sqlite:///{data_dir}/mlflow/mlflow.db")
     experiments = [found.experiment_id for found in client.search_experiments()]
-    return {run.data.tags["asset"]: run for run in client.search_runs(experiments)}
+    return {run.data.tags["asset"]: run for run in client.search_runs(experiments, "tags.role = 'asset'")}
+
+
+def test_one_parent_holds_the_whole_run_and_its_results(recorded, trained_run, data_dir):
+    (parent,) = {run.data.tags["mlflow.parentRunId"] for run in recorded.values()}
+    whole = MlflowClient(tracking_uri=f"sqlite:///{data_dir}/mlflow/mlflow.db").get_run(parent)
+    assert whole.info.status == "FINISHED"
+    assert whole.data.tags["dagster.run_id"] == trained_run.run_id
+    assert {"mixed/query_top1", "parent_retrieval_at_1", "gate_passed"} <= whole.data.metrics.keys()
+    (run,) = runs_in(Store(str(data_dir)))
+    assert parent in run.ids
+    read = {given.dataset.name for given in recorded["stage_01_easy"].inputs.dataset_inputs}
+    assert read == {"descriptions", "index_entries", "activity_phrases"}
 
 
 def test_every_training_and_evaluation_is_one_finished_mlflow_run(recorded, trained_run):
@@ -130,6 +142,20 @@ def test_with_nothing_held_out_the_structure_is_measured_alone(tmp_path, tiny_ba
     assert refined["queries"] == 0
     assert refined["refined"]["query_top1"] is None
     assert refined["refined"]["cophenetic_correlation"] > 0.5
+
+
+@pytest.mark.slow
+def test_euclidean_points_run_through_to_a_report_that_says_they_were_not_refined(tmp_path, tiny_base):
+    result = runs.materialize("*", tmp_path, model__base=str(tiny_base), model__geometry="euclidean", **QUICK)
+    assert result.success, runs.failure(result)
+    assert runs.metadata(result, "refined_embeddings")["gate"] == "refinement skipped"
+    refined = json.loads((tmp_path / "reports" / "refined_metrics.json").read_text())
+    assert "refined" not in refined
+    assert {"query_top1", "cophenetic_correlation"} <= refined["smoothed"].keys()
+    page = (tmp_path / "reports" / "index.html").read_text()
+    assert "refinement was skipped" in page
+    assert "Smoothed (control)" in page
+    assert "Refined by the graph" not in page
 
 
 def test_the_report_needs_nothing_beside_itself(trained_run, data_dir):

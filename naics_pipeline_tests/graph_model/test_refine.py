@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -400,3 +401,6 @@ def test_smoothing_is_the_centroid_of_self_parent_and_children() -> None:
     torch.testing.assert_close(smoothed[3], x[3])
     twice = smooth(text, tree, 2)
     np.testing.assert_allclose(twice, smooth(Embeddings(tree.codes, smoothed.numpy()), tree, 1))
+    flat = replace(text, points=text.points[:, 1:], geometry="euclidean")
+    np.testing.assert_allclose(smooth(flat, tree, 1)[0], flat.points[[0, 1, 2]].mean(axis=0))
+    np.testing.assert_allclose(smooth(flat, tree, 1)[3], flat.points[3])
