@@ -1,4 +1,4 @@
-"""What embeddings are worth: `evaluate`."""
+"""What embeddings are worth: `evaluate`, `downstream`."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from naics_pipeline import config
 from naics_pipeline.cli.common import Profile, Set, overrides, texts_beside
+from naics_pipeline.storage import Store
 
 app = typer.Typer()
 
@@ -73,3 +74,47 @@ def _number(value: float) -> float | None:
 
 def _short(value: float) -> str:
     return str(value) if isinstance(value, bool) else f"{value:.4g}"
+
+
+@app.command(
+    epilog="Examples: naics downstream --data wages.csv --target wage · naics downstream --data wages.csv --target wage --json"
+)
+def downstream(
+    data: Annotated[Path, typer.Option(help="CSV or Parquet file of codes with a number; a code may come again.")],
+    target: Annotated[str, typer.Option(help="Its column of numbers.")],
+    code: Annotated[str, typer.Option(help="Its column of codes, two to six digits.")] = "code",
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Embeddings file; without it refined_embeddings.parquet of the data directory.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a plot of predicted against actual values (PNG).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")] = False,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """What the points say of a number of yours for codes never seen, beside the codes' ancestors and the codes alone."""
+    from naics_pipeline.evaluation import plots
+    from naics_pipeline.evaluation.downstream import FOLDS, predictions, read_table, summary
+    from naics_pipeline.taxonomy.tree import Tree
+    from naics_pipeline.text_model.embeddings import read_embeddings
+
+    settings = config.load(profile, overrides(set_)).settings
+    points = read_embeddings(embeddings or Store(settings.data_dir).local("refined_embeddings.parquet"))
+    tree = Tree.from_codes(points.codes.tolist())
+    table = read_table(data, target, tree, code)
+    if table.unknown:
+        named = ", ".join(table.unknown[:5])
+        typer.echo(f"{len(table.unknown)} codes of {data} are none of these embeddings, left out: {named}", err=True)
+    found = predictions(table, points, tree, seed=settings.seed)
+    if out is not None:
+        out.write_bytes(plots.predictions(table.target, {name: row.predicted for name, row in found.items()}, target))
+    if as_json:
+        typer.echo(json.dumps(summary(found), indent=2))
+        return
+    title = f"{target}: {len(table.target)} rows of {len(set(table.code.tolist()))} codes, {FOLDS} folds of codes"
+    columns = ("features", "R²", "mean error", "embedding errs less by", "95 %")
+    shown = Table(*columns, title=title, title_justify="left")
+    for name, row in found.items():
+        gain = row.against
+        interval = "" if gain is None else f"{gain.low:.4g} to {gain.high:.4g}"
+        shown.add_row(name, _short(row.r2), _short(row.mae), "" if gain is None else _short(gain.difference), interval)
+    Console().print(shown)

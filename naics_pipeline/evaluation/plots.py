@@ -178,6 +178,25 @@ def radius_by_level(radii: Mapping[str, np.ndarray], tree: Tree) -> bytes:
     return buffer.getvalue()
 
 
+def predictions(actual: np.ndarray, predicted: Mapping[str, np.ndarray], target: str) -> bytes:
+    """Predicted against actual values, a panel for each kind of features; on the line they are equal.
+
+    Args:
+        actual: (n,).
+        predicted: features → (n,).
+    """
+    ends = np.array([actual.min(), actual.max()])
+    with _figure(4.2 * len(predicted), 4.2) as (figure, buffer):
+        panels = figure.subplots(1, len(predicted), squeeze=False, sharex=True, sharey=True)[0]
+        for position, (panel, (name, values)) in enumerate(zip(panels, predicted.items(), strict=True)):
+            panel.plot(actual, values, ".", color=_OTHER_COLOURS[position % len(_OTHER_COLOURS)], alpha=0.5)
+            panel.plot(ends, ends, color=_INK, lw=1, ls="--")
+            panel.set_title(name)
+            panel.set_xlabel(f"{target}, actual")
+        panels[0].set_ylabel(f"{target}, predicted for codes not seen")
+    return buffer.getvalue()
+
+
 def hardness_histogram(table: pl.DataFrame) -> bytes:
     """How many triplets there are of each hardness.
 
