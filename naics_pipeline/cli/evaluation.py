@@ -76,9 +76,7 @@ def _short(value: float) -> str:
     return str(value) if isinstance(value, bool) else f"{value:.4g}"
 
 
-@app.command(
-    epilog="Examples: naics downstream --data wages.csv --target wage · naics downstream --data wages.csv --target wage --json"
-)
+@app.command(epilog="Examples: naics downstream --data wages.csv --target wage · add --out wages.png for a plot")
 def downstream(
     data: Annotated[Path, typer.Option(help="CSV or Parquet file of codes with a number; a code may come again.")],
     target: Annotated[str, typer.Option(help="Its column of numbers.")],
@@ -91,7 +89,7 @@ def downstream(
     profile: Profile = None,
     set_: Set = None,
 ) -> None:
-    """What the points say of a number of yours for codes never seen, beside the codes' ancestors and the codes alone."""
+    """What the points say of a number of yours for codes never seen, beside ancestors and the codes alone."""
     from naics_pipeline.evaluation import plots
     from naics_pipeline.evaluation.downstream import FOLDS, predictions, read_table, summary
     from naics_pipeline.taxonomy.tree import Tree
