@@ -237,6 +237,31 @@ def refined_embeddings_checks(store: dg.ResourceParam[Store]) -> Iterable[dg.Ass
     yield _result("refined_embeddings", "gate", all(rule.passed for rule in rules), **said)
 
 
+@dg.multi_asset_check(
+    specs=[
+        _spec(
+            "text_evaluation",
+            "keeps_up_with_the_best",
+            "Validation entries are found as often as by the best run before, its interval allowed for; a warning.",
+            blocking=False,
+        )
+    ]
+)
+def text_evaluation_checks(store: dg.ResourceParam[Store]) -> Iterable[dg.AssetCheckResult]:
+    """The newest run beside those that were kept before it."""
+    from naics_pipeline.evaluation.runs.comparison import FOLLOWED, best_before
+    from naics_pipeline.evaluation.runs.scores import runs_in
+
+    current, *others = [run for run in runs_in(store) if "text" in run.records]
+    low, high = current.records["text"]["intervals"]["text"].get(FOLLOWED, (None, None))
+    best = best_before(current, others)
+    said: dict[str, Any] = {"metric": FOLLOWED, "low": low, "high": high}
+    if best is not None:
+        said |= {"best_run": best[0].name, "best": best[1]}
+    passed = best is None or high is None or high >= best[1]
+    yield _result("text_evaluation", "keeps_up_with_the_best", passed, dg.AssetCheckSeverity.WARN, **said)
+
+
 def sound_points(store: Store, asset: str) -> dg.AssetCheckResult:
     """Whether a file of embeddings can be trusted."""
     import torch

@@ -9,6 +9,9 @@ import polars as pl
 import pytest
 
 from naics_pipeline import checks
+from naics_pipeline.evaluation.runs.comparison import FOLLOWED
+from naics_pipeline.evaluation.runs.scores import scores_frame, write_scores
+from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import tree
 from naics_pipeline_tests import runs
 
@@ -130,3 +133,28 @@ def test_a_failed_check_stops_what_is_downstream(tmp_path, monkeypatch):
     assert not result.success
     assert (tmp_path / "descriptions.parquet").exists()
     assert not (tmp_path / "distances.parquet").exists()
+
+
+def test_a_run_that_falls_behind_the_best_before_is_warned_of(tmp_path):
+    def keep(run: str, value: float, day: int, **settings: object) -> None:
+        record = {
+            "metrics": {"text": {FOLLOWED: value}},
+            "intervals": {"text": {FOLLOWED: [value - 0.02, value + 0.02]}},
+            "measured": {"text": {"origin": {"settings": settings}}},
+            "evaluated": {"run_id": run, "created": f"2026-01-0{day}"},
+            "curves": {},
+        }
+        write_scores(tmp_path / "scores" / run / "text.parquet", run, {"text": scores_frame([], {})}, record)
+
+    def checked() -> dg.AssetCheckResult:
+        (result,) = checks.text_evaluation_checks(Store(str(tmp_path)))
+        return result
+
+    keep("first", 0.80, 1, source="sample")
+    assert checked().passed
+    keep("other_source", 0.99, 2, source="census")
+    keep("near", 0.79, 3, source="sample")
+    assert checked().passed
+    assert checked().metadata["best_run"].value == "first"
+    keep("worse", 0.70, 4, source="sample")
+    assert (checked().passed, checked().severity) == (False, dg.AssetCheckSeverity.WARN)

@@ -28,6 +28,8 @@ from naics_pipeline.evaluation.runs.scores import RunRecord
 from naics_pipeline.storage import replacing
 
 Numbers = Mapping[str, float | None]
+OURS = ("text", "smoothed", "refined")
+"""Rows of this project's own; all others are baselines."""
 Intervals = Mapping[str, Mapping[str, Sequence[float]]]
 _NO_INTERVALS: Intervals = MappingProxyType({})
 ABSENT = "–"
@@ -155,7 +157,7 @@ def headline(content: ReportContent) -> str:
     if not known:
         return words + "."
     winner = max(known, key=lambda name: known[name] or 0)
-    rivals = {name: row.get("query_top1") or 0 for name, row in content.queries.items() if name not in found}
+    rivals = {name: row.get("query_top1") or 0 for name, row in content.queries.items() if name not in OURS}
     words += f"; {100 * (known[winner] or 0):.0f} of 100 index entries never seen in training find their code first"
     if rivals:
         rival = max(rivals, key=lambda name: rivals[name])

@@ -88,6 +88,8 @@ def test_headline_says_what_the_numbers_say() -> None:
     assert "0.99 (text alone: 0.93)" in words
     assert "67 of 100" in words
     assert "Linear SVM: 70" in words
+    control = {**content().queries, "smoothed": {"query_top1": 0.99}}
+    assert "Linear SVM: 70" in headline(content(queries=control))
     assert headline(content(structure={}, queries={})) == "Evaluation of 2,125 codes."
     assert "–" in headline(content(structure={"text": {"cophenetic_correlation": None}}, queries={}))
 

@@ -1,6 +1,6 @@
 """Two runs side by side: every metric with the interval of its difference, and the codes and texts behind it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,3 +154,19 @@ def find_run(name: str, store: Store) -> RunRecord:
     listed = ", ".join(f"{run.name[:8]} ({run.created[:16]})" for run in (found or runs)[:8])
     what = f"{len(found)} runs begin so: {listed}" if found else f"no such run; evaluated were: {listed or 'none yet'}"
     raise NaicsError(f"{name}: {what}. Name a run of {store.root}, by Dagster's id or MLflow's, or a directory.")
+
+
+FOLLOWED = "validation/mixed/query_top1"
+"""What a run must keep up with: a metric that settings may be chosen on."""
+
+
+def best_before(run: RunRecord, others: Sequence[RunRecord]) -> tuple[RunRecord, float] | None:
+    """The best other run on the same source and vintage, with its value of `FOLLOWED`; None where none has one."""
+    alike = [
+        (other, float(value))
+        for other in others
+        if other.name != run.name
+        and all(other.settings.get(key) == run.settings.get(key) for key in ("source", "vintage"))
+        and (value := other.metrics.get("text", {}).get(FOLLOWED)) is not None
+    ]
+    return max(alike, key=lambda found: found[1], default=None)
