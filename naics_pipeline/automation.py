@@ -103,7 +103,11 @@ def latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey) -> Mapping[str, 
     return (materialization.tags or {}) if materialization else {}
 
 
-@dg.sensor(job=full_pipeline, minimum_interval_seconds=defined_conf().settings.orchestration.source_check_seconds)
+@dg.sensor(
+    job=full_pipeline,
+    minimum_interval_seconds=defined_conf().settings.orchestration.source_check_seconds,
+    description="Asks for a run of everything while the source's files are not those that the report was made from.",
+)
 def source_changed(
     context: dg.SensorEvaluationContext, conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
 ) -> dg.RunRequest | dg.SkipReason:

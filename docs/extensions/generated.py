@@ -215,9 +215,9 @@ def column_tables() -> dict[str, str]:
 def asset_table() -> str:
     """Every asset, group by group, in the order in which they are made."""
     graph = definitions.defs.resolve_asset_graph()
-    order = [key for level in graph.toposorted_asset_keys_by_level for key in level]
+    order = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level)]
     specs = {spec.key: spec for spec in _assets()}
-    groups = [*COLOURS, *{specs[key].group_name for key in order} - COLOURS.keys()]
+    groups = [*COLOURS, *sorted({str(specs[key].group_name) for key in order} - COLOURS.keys())]
     rows = [
         [f"`{key.to_user_string()}`", str(group), (specs[key].description or "").partition("\n")[0]]
         for group in groups
