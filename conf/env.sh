@@ -8,6 +8,8 @@ _naics_root=$(CDPATH= cd -- "$(dirname -- "$_naics_file")/.." && pwd)
 
 export DAGSTER_MODULE_NAME="${DAGSTER_MODULE_NAME:-naics_pipeline.definitions}"
 export DAGSTER_HOME="${DAGSTER_HOME:-$_naics_root/dagster_home}"
+# Runs, their settings and their logs are the user's alone; a home of somebody's own stays as it is.
+if [ -O "$_naics_root/dagster_home" ]; then chmod go-rwx "$_naics_root/dagster_home"; fi
 export MLFLOW_DISABLE_TELEMETRY="${MLFLOW_DISABLE_TELEMETRY:-true}"
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$_naics_root/.venv/bin/dagster" ]; then
     export PATH="$_naics_root/.venv/bin:$PATH"

@@ -6,6 +6,7 @@ small manifest, replaced last, names the current one.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -23,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from naics_pipeline.errors import NaicsError
 
+logger = logging.getLogger(__name__)
 STALE_SECONDS = 24 * 3600
 """After so long nobody writes or reads any more what is no longer current."""
 HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
@@ -218,11 +220,12 @@ class Store:
         output, manifest = found
         return self._fetched(output, manifest) / PurePosixPath(name).relative_to(output)
 
-    def publish(self, name: str, source: Path | None = None) -> None:
+    def publish(self, name: str, source: Path | None = None, *, readable_for: float = STALE_SECONDS) -> None:
         """Makes a finished local output the current one of a remote root; hidden files stay here.
 
         Args:
             source: where it lies; `path(name)` unless given.
+            readable_for: seconds that what it replaces stays, for those who read it.
         Raises:
             NaicsError: the root cannot be written to.
         """
@@ -248,22 +251,31 @@ class Store:
                 f"{self.root}/{name}: could not be published ({error}). The previous content is unchanged. Check that "
                 "the place exists and may be written to, then run again."
             ) from error
-        self._collect(name, manifest)
+        self._collect(name, manifest, readable_for)
 
     def remove(self, name: str) -> None:
         """Takes an output away, if it is there."""
         _remove(self.path(name))
         if not self.is_local and self._read_manifest(name):
             self.filesystem.rm_file(self._manifest_key(name))
-            self._collect(name, None)
+            self._collect(name, None, STALE_SECONDS)
 
     def keep_unfinished(self, name: str) -> None:
-        """Publishes the hidden work of an output that is not finished, so that another machine can go on with it."""
+        """Publishes the hidden work of an output that is not finished, so that another machine can go on with it.
+
+        A root that does not take it stops nothing: the work is still here, and is sent again with the next epoch.
+        """
         if self.is_local:
             return
         for unfinished in self.path(name).glob(".unfinished-*"):
-            if any(_visible_files(unfinished)):
-                self.publish(f"{name}.unfinished/{unfinished.name.removeprefix('.unfinished-')}", unfinished)
+            if not any(_visible_files(unfinished)):
+                continue
+            key = unfinished.name.removeprefix(".unfinished-")
+            try:
+                # Nobody reads it while this machine writes it.
+                self.publish(f"{name}.unfinished/{key}", unfinished, readable_for=0)
+            except NaicsError as error:
+                logger.warning("%s The unfinished work of %s stays on this machine alone for now.", error, name)
 
     def resume_unfinished(self, name: str) -> None:
         """Fetches the unfinished work of another machine, where this one has none."""
@@ -349,8 +361,8 @@ class Store:
                     f"Materialize the asset that writes {output} again."
                 )
 
-    def _collect(self, name: str, current: Manifest | None) -> None:
-        """Removes publications of `name` that are old and not the current one: nobody reads them any more."""
+    def _collect(self, name: str, current: Manifest | None, readable_for: float) -> None:
+        """Removes publications of `name` that are older than that and not the current one."""
         versions: dict[str, list[str]] = {}
         for key in self.filesystem.find(f"{self.base}/content/{name}"):
             below = str(key).split(f"{self.base}/content/{name}/", 1)[-1]
@@ -358,7 +370,7 @@ class Store:
         for version, keys in versions.items():
             made, _, rest = version.partition("-")
             is_current = current is not None and current.key.endswith(f"/{version}")
-            if rest and made.isdigit() and not is_current and time.time() - int(made) > STALE_SECONDS:
+            if rest and made.isdigit() and not is_current and time.time() - int(made) >= readable_for:
                 self.filesystem.rm(keys)
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -134,6 +135,14 @@ def test_the_environment_file_works_from_any_directory(program, environment, tmp
     command = f"source '{REPOSITORY}/conf/env.sh' && echo $DAGSTER_MODULE_NAME $DAGSTER_HOME"
     found = shell(command, environment, tmp_path, program).split()
     assert found == ["naics_pipeline.definitions", str(REPOSITORY / "dagster_home")]
+
+
+def test_only_the_user_may_read_the_state_of_runs(environment, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(REPOSITORY / "conf", copy / "conf")
+    (copy / "dagster_home").mkdir(mode=0o755)
+    shell(f"source '{copy}/conf/env.sh'", environment, tmp_path)
+    assert stat.S_IMODE((copy / "dagster_home").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("program", SHELLS)

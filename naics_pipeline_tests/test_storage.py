@@ -249,6 +249,22 @@ def test_another_machine_goes_on_with_unfinished_work_until_it_is_finished(remot
     assert here.filesystem.find(here.base) == []
 
 
+def test_unfinished_work_that_cannot_be_sent_stops_nothing_and_the_old_is_not_kept(remote, monkeypatch, caplog):
+    here, there = remote
+    unfinished = here.path("stages/one") / ".unfinished-key"
+    unfinished.mkdir(parents=True)
+    for epoch in ("7", "8"):
+        (unfinished / "last.ckpt").write_text(epoch)
+        here.keep_unfinished("stages/one")
+    assert len(here.filesystem.find(f"{here.base}/content")) == 1
+    monkeypatch.setattr(type(here.filesystem), "pipe_file", raising)
+    (unfinished / "last.ckpt").write_text("9")
+    here.keep_unfinished("stages/one")
+    assert "stays on this machine alone for now" in caplog.text
+    there.resume_unfinished("stages/one")
+    assert (there.path("stages/one") / ".unfinished-key" / "last.ckpt").read_text() == "8"
+
+
 def test_an_output_can_be_taken_away(remote, tmp_path):
     for store in (remote[0], Store(str(tmp_path / "local"))):
         write(store, "labelled.parquet", "texts")
