@@ -113,3 +113,11 @@ def test_the_instance_sends_no_telemetry_and_frees_the_accelerator(tmp_path):
         assert instance.run_monitoring_settings["free_slots_after_run_end_seconds"] > 0
         assert instance.global_op_concurrency_default_limit == 1
         assert instance.managed_python_loggers == ["naics_pipeline"]
+
+
+def test_source_and_report_are_expected_every_month_and_the_daemon_looks():
+    specs = {spec.key.path[-1]: spec for spec in definitions.defs.resolve_all_asset_specs()}
+    aged = {name for name, spec in specs.items() if spec.freshness_policy is not None}
+    assert aged == {"index_entries", "descriptions", "evaluation_report"}
+    settings = yaml.safe_load((REPOSITORY / "dagster_home" / "dagster.yaml").read_text())
+    assert settings["freshness"] == {"enabled": True}

@@ -4,6 +4,7 @@ import base64
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import cache, wraps
 from importlib.metadata import version as package_version
 from typing import Any
@@ -20,6 +21,8 @@ OWNERS = ["team:naics"]
 CODE_VERSION_TAG = "dagster/code_version"
 RECORDED_PACKAGES = ("naics-pipeline", "torch", "transformers", "numpy")
 ACCELERATOR_POOL = "gpu"
+MONTHLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=62), warn_window=timedelta(days=33))
+"""Of what the retraining of every month makes anew, or should have looked at."""
 logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="Parameter `data_version`", category=dg.BetaWarning)
 

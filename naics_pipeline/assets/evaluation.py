@@ -10,6 +10,7 @@ import polars as pl
 
 from naics_pipeline.assets import graph_model
 from naics_pipeline.assets.common import (
+    MONTHLY,
     asset,
     data_version,
     logger,
@@ -136,6 +137,7 @@ def refined_evaluation(
 @asset(
     group_name="evaluation",
     kinds={"html", "mlflow"},
+    freshness_policy=MONTHLY,
     code_version=version(3, "source", "vintage", "graph.smoothing_rounds"),
     deps=["text_embeddings", "refined_embeddings", "text_evaluation", "refined_evaluation", "triplets"],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import asset, columns, frame_output, rows, version
+from naics_pipeline.assets.common import MONTHLY, asset, columns, frame_output, rows, version
 from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import census, text, tree
@@ -35,6 +35,7 @@ def source_cache(store: Store) -> Path:
 @asset(
     group_name="taxonomy",
     kinds={"polars", "parquet"},
+    freshness_policy=MONTHLY,
     code_version=version(2, *SOURCE, "taxonomy"),
     metadata=columns(
         code=("string", "six-digit code the entry belongs to"),
@@ -53,6 +54,7 @@ def index_entries(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
 @asset(
     group_name="taxonomy",
     kinds={"polars", "parquet"},
+    freshness_policy=MONTHLY,
     code_version=version(2, *SOURCE),
     metadata=columns(
         index=("u16", "rank of the code in string order"),
