@@ -24,7 +24,7 @@ from naics_pipeline_tests.documents.pages import PAGES, Line, blocks, command_li
 LINES = command_lines()
 READ_BY_OTHERS = {"MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "AWS_ENDPOINT_URL", "NAICS_CACHE_DIR"}
 CHECKED_ELSEWHERE = {"dagster", "dg", "export", "make", "naics", "pip", "python"}
-QUICK = ("config", "nearest", "explore", "export", "evaluate")
+QUICK = ("config", "nearest", "explore", "export", "evaluate", "downstream")
 
 
 def lines_of(*program: str) -> list[Line]:
@@ -104,7 +104,9 @@ def built(sample_descriptions, sample_tree, tmp_path_factory):
         write_embeddings(points, root / "data" / f"{name}_embeddings.parquet")
     sample_descriptions.write_parquet(root / "data" / "descriptions.parquet")
     write_embeddings(points, root / "mine.parquet")
-    pl.DataFrame({"code": sample_tree.codes.tolist(), "size": range(len(sample_tree))}).write_csv(root / "mine.csv")
+    numbers = pl.DataFrame({"code": sample_tree.codes.tolist(), "wage": range(len(sample_tree))})
+    for name in ("mine.csv", "wages.csv"):
+        numbers.write_csv(root / name)
     return root
 
 
