@@ -1,6 +1,7 @@
 """Every command and setting that the pages show exists as it is written there; the quick ones run."""
 
 import ast
+import importlib
 import itertools
 import re
 import tomllib
@@ -146,3 +147,14 @@ def test_a_file_that_is_linked_exists(page):
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     made = ("http", "generated/")
     assert [t for t in targets if not t.startswith(made) and not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_python_imports_exists(page):
+    for code in blocks("python", page):
+        # Those that begin with a file's name are run in test_examples.py.
+        tree = ast.parse("" if code.startswith("# naics_pipeline") else code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, alias.name) for alias in node.names)
