@@ -40,4 +40,4 @@ html_math_renderer = "svg"
 html_static_path = ["static"]
 html_css_files = ["tables.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
