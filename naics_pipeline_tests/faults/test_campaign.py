@@ -71,7 +71,8 @@ def contents(data: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(file for file in data.rglob("*") if file.is_file() and "mlflow" not in file.parts):
         name = path.relative_to(data).as_posix()
-        if path.suffix == ".html" and path.name != "index.html":
+        # Each run adds a page and its scores under its own id.
+        if name.startswith("scores/") or (path.suffix == ".html" and path.name != "index.html"):
             continue
         if path.suffix == ".parquet":
             found[name] = pl.read_parquet(path).hash_rows().to_list()
