@@ -9,7 +9,7 @@ import torch
 from benchmarks.data import texts
 from benchmarks.measure import Row, Work
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.graph_model.objective import Pairs, TextDistances
+from naics_pipeline.graph_model.objective import PairTerms, TextDistances
 from naics_pipeline.graph_model.query_map import QueryMap
 from naics_pipeline.graph_model.refine import _Fit, _Training, refine
 from naics_pipeline.graph_model.sampling import TripletSampler
@@ -47,7 +47,7 @@ def pairs_in_blocks(directory: Path) -> Work:
     tree, text = _space()
     points = torch.from_numpy(text.points).requires_grad_()
     distances = TextDistances(torch.from_numpy(text.points), text.curvature, 1.0)
-    pairs = Pairs(tree, distances, np.arange(len(tree)), torch.device("cpu"), pairs_per_step=4_000_000, seed=0)
+    pairs = PairTerms(tree, distances, np.arange(len(tree)), torch.device("cpu"), pairs_per_step=4_000_000, seed=0)
     curvature = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
 
     def work() -> None:

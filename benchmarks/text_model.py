@@ -15,7 +15,7 @@ from benchmarks.measure import Row, Work
 from naics_pipeline.settings import Adapter, Adapters, Download, Model, Settings, Tokens, Training
 from naics_pipeline.taxonomy import census, text
 from naics_pipeline.text_model.base import load_base, load_tokenizer, locate, mean_pool
-from naics_pipeline.text_model.curriculum.stage import Stage
+from naics_pipeline.text_model.curriculum.stage import Buckets, Stage
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.tokens import CHANNELS, Ragged, build_token_cache
 from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
@@ -47,8 +47,7 @@ ALL_BLOCKS = Model(adapters=Adapters(description=Adapter(), excluded=Adapter()))
 STAGE = Stage(
     name="benchmark",
     positive_levels=(6,),
-    difficulty_buckets=(1, 5),
-    bucket_percentages={1: 0.5, 5: 0.5},
+    negatives=Buckets(difficulty_buckets=(1, 5), bucket_percentages={1: 0.5, 5: 0.5}),
     k_negatives=NEGATIVES,
     epochs=1,
     learning_rate=0.001,

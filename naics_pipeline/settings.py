@@ -1,8 +1,31 @@
 """What can be set, with defaults and bounds. Where values come from is the business of `config.py`."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+EASIEST, HARDEST = 1, 8
+Bucket = Annotated[int, Field(ge=EASIEST, le=HARDEST)]
+"""Hardness of a negative."""
+
+
+def _whole(shares: dict[int, float]) -> dict[int, float]:
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"the shares sum to {sum(shares.values()):g}, not to 1")
+    return shares
+
+
+BucketShares = Annotated[dict[Bucket, Annotated[float, Field(ge=0, le=1)]], AfterValidator(_whole)]
+"""Hardness of negatives → share."""
+
+
+def quotas(shares: dict[int, float], k: int) -> dict[int, int]:
+    """How many of k negatives each bucket should give, easiest first; remainders go to the hardest."""
+    buckets = sorted(bucket for bucket, share in shares.items() if share > 0)
+    given = {bucket: int(shares[bucket] * k + 1e-9) for bucket in buckets}
+    for position in range(k - sum(given.values())):
+        given[buckets[-1 - position % len(buckets)]] += 1
+    return given
 
 
 class Section(BaseModel):
@@ -104,7 +127,9 @@ class Objective(Section):
     query: float = Field(1.0, ge=0, description="short texts nearest to their six-digit code")
     hierarchy: float = Field(0.5, ge=0, description="distances follow those of the tree")
     radius: float = Field(0.05, ge=0, description="each level has its distance from the origin")
+    rank: float = Field(0.0, ge=0, description="LambdaRank for ndcg@10")
     balance: float = Field(0.2, ge=0, description="every expert gets its share of the codes")
+    attraction: float = Field(0.0, ge=0, description="of suspected false negatives, where a stage looks for them")
     contrastive_loss: Literal["dcl", "infonce"] = Field("dcl", description="infonce: the positive joins the sum")
     temperature: float = Field(0.5, ge=0.01, le=10, description="of the contrastive term")
     learn_temperature: bool = Field(False, description="temperature is where a learned one starts")
@@ -171,7 +196,7 @@ class Graph(Section):
     objective: GraphObjective = GraphObjective()
     weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="uncertainty: the weights are learned")
     k_negatives: int = Field(16, ge=1, description="of each pair of anchor and positive")
-    bucket_percentages: dict[int, float] = Field(
+    bucket_percentages: BucketShares = Field(
         {1: 0.40, 2: 0.20, 3: 0.10, 4: 0.10, 5: 0.10, 6: 0.05, 8: 0.05},
         description="hardness of the negatives → share",
     )
@@ -229,6 +254,9 @@ class Settings(Section):
     vintage: Literal[2017, 2022] = Field(2022, description="year of the classification")
     data_dir: str = Field("data", description="where outputs go: a directory or any fsspec URL")
     curriculum: str = Field("conf/curriculum", description="directory of stage files")
+    final_stage: str | None = Field(
+        None, description="stage that is embedded and evaluated, where the curriculum branches; null: the last one"
+    )
     accelerator: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto: the best that there is")
     seed: int = Field(42, ge=0, description="of everything that is drawn; one seed on one machine gives one result")
     download: Download = Download()

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -105,13 +106,15 @@ def key_table(
 ) -> str:
     """Key, kind and bounds, default and meaning of each field that is no section."""
     schema = model.model_json_schema()
+    # A section that may hold others of its kind stands among the definitions itself.
+    own = schema if "properties" in schema else schema["$defs"][model.__name__]
     rows = []
     for name, field in model.model_fields.items():
         if name in skipped or _is_section(field.annotation) or (only is not None and name not in only):
             continue
         default = "required" if field.is_required() else f"`{_plain(field.get_default(call_default_factory=True))}`"
         said = field.description or next((note.description for note in field.metadata if _described(note)), "")
-        rows.append([f"`{prefix}{name}`", kind(schema["properties"][name], schema), default, said])
+        rows.append([f"`{prefix}{name}`", kind(own["properties"][name], schema), default, said])
     return table(["key", "value", "default", "meaning"], rows)
 
 
@@ -144,18 +147,25 @@ def kind(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
 
 def stage_keys() -> str:
     """The keys of a stage file, and those of each section that it may hold."""
-    sections = dict.fromkeys(_models_in([field.annotation for field in Stage.model_fields.values()]))
-    further = [f"**{section.__name__}**: {inspect.getdoc(section)}\n\n{key_table(section)}" for section in sections]
+    sections = _models_in([field.annotation for field in Stage.model_fields.values()], {})
+    further = [
+        f"**`{name}`**: {inspect.getdoc(section)}\n\n{key_table(section, skipped=('kind',))}"
+        for name, section in sections.items()
+    ]
     return "\n".join([key_table(Stage, skipped=("name",)), *further])
 
 
-def _models_in(annotations: Iterable[Any]) -> Iterator[type[BaseModel]]:
+def _models_in(annotations: Iterable[Any], found: dict[str, type[BaseModel]]) -> dict[str, type[BaseModel]]:
+    """Every section that the annotations name, by its kind where it has one; each once, as it comes."""
     for annotation in annotations:
-        if _is_section(annotation):
-            yield annotation
-            yield from _models_in(field.annotation for field in annotation.model_fields.values())
-        else:
-            yield from _models_in(get_args(annotation))
+        if not _is_section(annotation):
+            _models_in(get_args(annotation), found)
+        elif annotation not in found.values():
+            named = annotation.model_fields.get("kind")
+            name = re.sub("(?<=[a-z])(?=[A-Z])", "_", annotation.__name__).lower()
+            found[f"kind: {named.default}" if named else name] = annotation
+            _models_in((field.annotation for field in annotation.model_fields.values()), found)
+    return found
 
 
 def commands_page() -> str:

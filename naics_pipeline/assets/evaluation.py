@@ -20,7 +20,7 @@ from naics_pipeline.assets.common import (
     version,
     versions_of,
 )
-from naics_pipeline.assets.text_model import LABELLED, PLACES, STAGES
+from naics_pipeline.assets.text_model import LABELLED, LINEAGE, PLACES
 from naics_pipeline.assets.text_model import NAME as TEXT
 from naics_pipeline.assets.text_model import QUERIES as TEXT_QUERIES
 from naics_pipeline.config import Config
@@ -84,7 +84,7 @@ def text_evaluation(
             scorers=all_scorers(settings.seed),
         )
         content = found.content | {"evaluated": evaluated(context, conf, run, *READ_BY_EVALUATION)}
-        content["curves"] = {stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in STAGES}
+        content["curves"] = {stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in LINEAGE}
         run.log_inputs(versions_of({"descriptions": descriptions, "index_entries": index_entries}), store.root)
         log_metrics(run, content["text"], content["baselines"])
         record = content | {"metrics": {"text": content["text"], **content["baselines"]}}
@@ -342,7 +342,7 @@ def report_content(
         structure=measured | text["baselines"],
         ceiling=text["ceiling"],
         queries=measured | text["baselines"],
-        stages={stage.name: stage_file(store, stage.name, "metrics.json") for stage in STAGES},
+        stages={stage.name: stage_file(store, stage.name, "metrics.json") for stage in LINEAGE},
         left_out=refinement["metrics"],
         comparisons=refined["comparisons"],
         gate=refined["gate"],

@@ -7,7 +7,7 @@ import polars as pl
 
 from naics_pipeline.assets.common import asset, data_version, logger, place, version
 from naics_pipeline.assets.evaluation import frozen_vectors
-from naics_pipeline.assets.text_model import NAME, PLACES, QUERIES, STAGES
+from naics_pipeline.assets.text_model import FINAL, NAME, PLACES, QUERIES
 from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
 
@@ -44,7 +44,7 @@ def naics_index(
         space=read_embeddings(store.local(NAME)),
         places=texts("places", PLACES),
         queries=texts("queries", QUERIES),
-        checkpoint=store.local(f"stages/{STAGES[-1].name}") / BEST,
+        checkpoint=store.local(f"stages/{FINAL.name}") / BEST,
         vintage=conf.settings.vintage,
         seed=conf.settings.seed,
     )

@@ -28,7 +28,7 @@ from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import said_last
 from naics_pipeline.resources import Accelerator, Tracking
 from naics_pipeline.storage import Store, fingerprint
-from naics_pipeline.text_model.curriculum.stage import Stage, load_curriculum
+from naics_pipeline.text_model.curriculum.stage import Stage, final_stage, lineage, load_curriculum
 from naics_pipeline.text_model.version import code_version
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 with said_last():
     STAGES = load_curriculum(Path(defined_conf().settings.curriculum))
+    FINAL = final_stage(STAGES, defined_conf().settings.final_stage)
+    LINEAGE = lineage(STAGES, FINAL)
 NAME = "text_embeddings.parquet"
 PLACES = "text_places.parquet"
 QUERIES = "text_queries.parquet"
@@ -174,7 +176,7 @@ stages = [stage_asset(stage) for stage in STAGES]
     group_name="text_model",
     kinds={"pytorch", "parquet"},
     code_version=version(3, "evaluation.labelled"),
-    deps=[f"stage_{STAGES[-1].name}", "triplets"],
+    deps=[f"stage_{FINAL.name}", "triplets"],
     metadata=EMBEDDING_COLUMNS,
 )
 def text_embeddings(
@@ -188,7 +190,7 @@ def text_embeddings(
     from naics_pipeline.text_model.checkpoints import BEST
     from naics_pipeline.text_model.embeddings import read_embeddings, write_embeddings
 
-    last = f"stages/{STAGES[-1].name}"
+    last = f"stages/{FINAL.name}"
     found = {name: read_embeddings(store.local(f"{last}/{name}")) for name in (NAME, PLACES, QUERIES)}
     if conf.settings.evaluation.labelled:
         found[LABELLED] = labelled_texts(conf, store.local(last) / BEST)
@@ -233,9 +235,10 @@ def unseen_entries(descriptions: pl.DataFrame, index_entries: pl.DataFrame) -> p
 
 def refuse_other_curriculum(conf: Config) -> None:
     """Run config cannot change which stages there are: they are assets, made when the definitions load."""
-    made_from = defined_conf().settings.curriculum
-    if conf.settings.curriculum != made_from:
-        raise SettingsError(
-            f"{conf.origins['curriculum']}: curriculum = {conf.settings.curriculum} differs from {made_from}, whose "
-            "stages the assets are. Set NAICS__CURRICULUM, or the profile, before Dagster loads the definitions."
-        )
+    for key in ("curriculum", "final_stage"):
+        made_from, asked = (getattr(settings, key) for settings in (defined_conf().settings, conf.settings))
+        if asked != made_from:
+            raise SettingsError(
+                f"{conf.origins[key]}: {key} = {asked} differs from {made_from}, which the assets are made from. Set "
+                f"NAICS__{key.upper()}, or the profile, before Dagster loads the definitions."
+            )

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from naics_pipeline.errors import ModelError
 from naics_pipeline.evaluation.distances import Distances, PointDistances, TreeDistances, embedding_distances
 from naics_pipeline.evaluation.influence import pair_scores
 from naics_pipeline.evaluation.neighbours import CUTOFFS, neighbour_scores, refuse_diverged
@@ -24,7 +23,7 @@ from naics_pipeline.evaluation.pairs import PairHistogram, average_rank, exact_p
 from naics_pipeline.evaluation.pairs import pearson as pearson
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import LEVELS, Tree
-from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.text_model.embeddings import Embeddings, aligned
 
 EXACT_CODES = 4096  # 8.4 million pairs; up to here their list and a matrix of all distances fit anywhere
 
@@ -61,7 +60,7 @@ def evaluate_codes(embeddings: Embeddings, tree: Tree, *, cutoffs: Sequence[int]
     found = _evaluated(embeddings, tree, cutoffs)
     if len(tree) > EXACT_CODES:
         return found
-    points = aligned_points(embeddings, tree)
+    points = _points(embeddings, tree)
     by_code = pair_scores(embedding_distances(points, embeddings.curvature, embeddings.geometry), tree)
     return replace(found, by_code=found.by_code | by_code)
 
@@ -75,7 +74,7 @@ def _evaluated(embeddings: Embeddings, tree: Tree, cutoffs: Sequence[int]) -> St
     Raises:
         ModelError: the file's codes are not those of the tree.
     """
-    points = aligned_points(embeddings, tree)
+    points = _points(embeddings, tree)
     x = torch.from_numpy(points)
     if embeddings.geometry == "euclidean":
         radii, violation = np.linalg.norm(points, axis=1), None
@@ -88,20 +87,8 @@ def _evaluated(embeddings: Embeddings, tree: Tree, cutoffs: Sequence[int]) -> St
     return structure_scores(distances, tree, radii=radii, violation=violation, cutoffs=cutoffs)
 
 
-def aligned_points(embeddings: Embeddings, tree: Tree) -> np.ndarray:
-    """The points in the order of the tree's codes.
-
-    Raises:
-        ModelError: the two do not hold the same codes.
-    """
-    order = np.argsort(embeddings.codes)
-    if not np.array_equal(embeddings.codes[order], tree.codes):
-        difference = sorted(set(embeddings.codes.tolist()) ^ set(tree.codes.tolist()))
-        raise ModelError(
-            f"the embeddings hold {len(order)} codes, the taxonomy {len(tree)}; first that differs: "
-            f"{difference[0] if difference else 'a repeated code'}. Evaluate them against the taxonomy they come from."
-        )
-    return np.ascontiguousarray(embeddings.points[order], dtype=np.float64)
+def _points(embeddings: Embeddings, tree: Tree) -> np.ndarray:
+    return np.ascontiguousarray(aligned(embeddings, tree).points, dtype=np.float64)
 
 
 def structure_metrics(distances: Distances, tree: Tree, **known: Any) -> dict[str, float]:

@@ -17,7 +17,6 @@ from naics_pipeline.evaluation.retrieval import BRIEF, TextScores, evaluate_text
 from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
 from naics_pipeline.evaluation.structure import (
     StructureScores,
-    aligned_points,
     ceiling,
     embedding_distances,
     evaluate_codes,
@@ -28,7 +27,7 @@ from naics_pipeline.graph_model.smoothing import smooth
 from naics_pipeline.scorers.ensemble import BLEND, BLEND_WITHOUT
 from naics_pipeline.scorers.scorer import Scorer
 from naics_pipeline.taxonomy.tree import Tree
-from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.text_model.embeddings import Embeddings, aligned
 
 FOLLOWED = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation", "parent_retrieval@1")
 """What the training curves show of a stage."""
@@ -46,10 +45,7 @@ def variants(text: Embeddings, refined: Embeddings, tree: Tree, smoothing_rounds
             f"the refined embeddings were made from version {made_from} of the text embeddings, which are now version "
             f"{space}: materialize refined_embeddings again before they are compared."
         )
-    text, refined = (
-        replace(space, codes=tree.codes, points=aligned_points(space, tree), columns=pl.DataFrame())
-        for space in (text, refined)
-    )
+    text, refined = (replace(aligned(space, tree), columns=pl.DataFrame()) for space in (text, refined))
     found = {"text": text, "smoothed": replace(text, points=smooth(text, tree, smoothing_rounds))}
     return found if refined.is_unrefined else {**found, "refined": refined}
 

@@ -14,7 +14,6 @@ from naics_pipeline.graph_model.sampling import Triplets
 from naics_pipeline.graph_model.steps import distances_between
 from naics_pipeline.taxonomy.tree import Tree
 
-ROOT_TO_SECTOR = 1.3  # radius of level 2 where an edge of the tree has length 1
 _BLOCK = 128
 PAIR_TERMS = ("stress", "retention")
 
@@ -37,15 +36,9 @@ def triplet_loss(points: Tensor, triplets: Triplets, *, curvature: Tensor) -> Te
     positive = lorentz.distance(anchor, points[at["positive"]], curvature=curvature).unsqueeze(-1)
     negative = lorentz.distance(anchor.unsqueeze(1), points[at["negatives"]], curvature=curvature)
     margin = adaptive_margin(positive, lorentz.radius(anchor, curvature=curvature).unsqueeze(-1))
-    valid = at["valid"]
-    return (torch.relu(positive - negative + margin) * valid).sum() / valid.sum().clamp_min(1)
-
-
-def radius_loss(points: Tensor, level: Tensor, *, curvature: Tensor) -> Tensor:
-    """Squared error of each code's radius against level - 2 + 1.3, every level counting the same."""
-    error = (lorentz.radius(points, curvature=curvature) - (level - 2 + ROOT_TO_SECTOR)).square()
-    count = torch.bincount(level)
-    return (error / count[level]).sum() / (count > 0).sum()
+    if not negative.numel():
+        return points.new_zeros(())
+    return torch.relu(positive - negative + margin).mean()
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ class _Block:
     weight: dict[str, Tensor]
 
 
-class Pairs:
+class PairTerms:
     """The two terms over pairs of codes i < j: Σ w (D - target)².
 
     Stress is the squared error against tree_distance over tree_distance, so that near pairs count; retention the

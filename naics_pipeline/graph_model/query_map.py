@@ -11,10 +11,9 @@ from torch import Tensor
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.graph_model.refine import aligned
 from naics_pipeline.storage import replacing
 from naics_pipeline.taxonomy.tree import Tree
-from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.text_model.embeddings import Embeddings, aligned
 
 _BLOCK = 1024
 _NEIGHBOURS = 10

@@ -12,14 +12,15 @@ from naics_pipeline.errors import ModelError, TrainingError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.graph_model.graph import build_graph
 from naics_pipeline.graph_model.module import MAX_CURVATURE, MIN_CURVATURE, HyperbolicGCN
-from naics_pipeline.graph_model.objective import PAIR_TERMS, Pairs, TextDistances, radius_loss, triplet_loss
+from naics_pipeline.graph_model.objective import PAIR_TERMS, PairTerms, TextDistances, triplet_loss
 from naics_pipeline.graph_model.sampling import TripletSampler
 from naics_pipeline.graph_model.smoothing import smooth
 from naics_pipeline.graph_model.steps import DistancesByStep, distances_between
 from naics_pipeline.settings import Graph
 from naics_pipeline.taxonomy.tree import BLOCK_ENTRIES, Tree
 from naics_pipeline.text_model.device import resolve
-from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.text_model.embeddings import Embeddings, aligned
+from naics_pipeline.text_model.losses.radius import radius_loss
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -69,6 +70,7 @@ def refine(
         ModelError: the embeddings are not hyperbolic, or not of this taxonomy.
         TrainingError: a term is not finite.
     """
+    _refuse_flat(embeddings)
     text = aligned(embeddings, tree)
     fit = _Fit(text, tree, excluded, settings, resolve(accelerator), held_out)
     points, curvature, history = fit.run(np.arange(len(tree)), seed, on_epoch)
@@ -76,26 +78,12 @@ def refine(
     return Refinement(points, curvature, history, metrics)
 
 
-def aligned(embeddings: Embeddings, tree: Tree) -> Embeddings:
-    """The embeddings in the order of the tree's codes.
-
-    Raises:
-        ModelError: they are not points of a hyperboloid, or not of these codes.
-    """
+def _refuse_flat(embeddings: Embeddings) -> None:
     if embeddings.geometry != "lorentz":
         raise ModelError(
             f"text embeddings are {embeddings.geometry}: the graph model refines points of the Lorentz model only. "
             "Set model.geometry to lorentz, or evaluate the text embeddings as they are."
         )
-    order = np.argsort(embeddings.codes)
-    if not np.array_equal(embeddings.codes[order], tree.codes):
-        raise ModelError(
-            f"the embeddings' {len(order)} codes are not the taxonomy's {len(tree)}: materialize text_embeddings again "
-            "from this source."
-        )
-    return Embeddings(
-        tree.codes, embeddings.points[order], embeddings.curvature, embeddings.geometry, embeddings.metadata
-    )
 
 
 class _Fit:
@@ -156,7 +144,7 @@ class _Training:
         self.fit, self.model, self.settings = fit, model, fit.settings
         self.kept = torch.from_numpy(kept).to(fit.device)
         self.sampler = TripletSampler(fit.tree, kept, fit.excluded, fit.settings, seed, fit.held_out)
-        self.pairs = Pairs(
+        self.pairs = PairTerms(
             fit.tree,
             fit.text_distances,
             kept,
@@ -234,7 +222,7 @@ class _Training:
         if "triplet" in weights:
             terms["triplet"] = triplet_loss(points, self.triplets, curvature=curvature)
         if "radius" in weights:
-            terms["radius"] = radius_loss(points, self.level, curvature=curvature)
+            terms["radius"] = radius_loss(lorentz.radius(points, curvature=curvature), self.level, 1.0)
         if terms:
             torch.stack([weights[name] * term for name, term in terms.items()]).sum().backward()
         values = {name: float(term.detach()) for name, term in terms.items()}

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.storage import fingerprint, replacing
+from naics_pipeline.taxonomy.tree import Tree
 
 GATE, PASSED, SKIPPED = "gate", "passed", "refinement skipped"
 """Metadata of refined points: that they keep what the text model's had, or are the same; else, what they lost."""
@@ -82,6 +83,23 @@ class Embeddings:
             }
         )
         return points.hstack(self.columns) if self.columns.width else points
+
+
+def aligned(embeddings: Embeddings, tree: Tree) -> Embeddings:
+    """The embeddings of a taxonomy's codes, in the order of the tree.
+
+    Raises:
+        ModelError: the two do not hold the same codes.
+    """
+    order = np.argsort(embeddings.codes)
+    if not np.array_equal(embeddings.codes[order], tree.codes):
+        difference = sorted(set(embeddings.codes.tolist()) ^ set(tree.codes.tolist()))
+        raise ModelError(
+            f"the embeddings hold {len(order)} codes, the taxonomy {len(tree)}; first that differs: "
+            f"{difference[0] if difference else 'a repeated code'}. Use the taxonomy they come from, or materialize "
+            "text_embeddings again from this source."
+        )
+    return embeddings.at(order)
 
 
 def write_embeddings(embeddings: Embeddings, path: Path) -> None:

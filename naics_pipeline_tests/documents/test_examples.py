@@ -13,7 +13,8 @@ from naics_pipeline.evaluation import glossary
 from naics_pipeline.taxonomy import text, tree
 from naics_pipeline.taxonomy.triplets import write_triplets
 from naics_pipeline.text_model import losses
-from naics_pipeline.text_model.curriculum.negatives.buckets import Buckets
+from naics_pipeline.text_model.curriculum.negatives.candidates import Candidates
+from naics_pipeline.text_model.curriculum.negatives.registry import policy_of
 from naics_pipeline.text_model.curriculum.pairs import draw_pairs, pair_mask
 from naics_pipeline.text_model.curriculum.stage import load_curriculum
 from naics_pipeline.text_model.curriculum.state import CurriculumState
@@ -82,10 +83,11 @@ def test_a_stage(tmp_path, sample_descriptions, sample_tree):
     (tmp_path / "04_family.yaml").write_text(example)
     stage = load_curriculum(tmp_path)[-1]
     assert (stage.name, stage.after) == ("04_family", "03_hard")
-    pairs = draw_pairs(pair_mask(stage, sample_tree), 1, np.random.default_rng(0))
+    excluded = tree.excluded_matrix(sample_descriptions, sample_tree)
+    pairs = draw_pairs(pair_mask(stage, sample_tree, excluded), 1, np.random.default_rng(0))
     relation = sample_tree.relation_id()[pairs.anchor, pairs.positive]
     assert {tree.RELATION_NAMES[number] for number in relation.tolist()} == {"child", "sibling"}
-    policy = Buckets(sample_tree, tree.excluded_matrix(sample_descriptions, sample_tree), stage.quotas)
+    policy = policy_of(stage.negatives, Candidates.of(sample_tree, excluded), stage.k_negatives)
     negatives = policy.draw(pairs, CurriculumState(), np.random.default_rng(0))
     assert negatives.codes.shape == (len(pairs.anchor), stage.k_negatives)
 

@@ -55,7 +55,7 @@ def test_every_setting_has_a_row_and_a_meaning():
 
 def test_every_key_of_a_stage_has_a_meaning():
     rows = re.findall(r"^\| `([\w.]+)` \|.*\| ([^|]*) \|$", generated.stage_keys(), re.MULTILINE)
-    assert "difficulty_buckets" in dict(rows)
+    assert {"difficulty_buckets", "alpha", "mode", "until"} <= dict(rows).keys()
     assert [key for key, meaning in rows if not meaning.strip()] == []
 
 

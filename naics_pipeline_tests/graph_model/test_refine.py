@@ -14,13 +14,13 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.graph_model import refine as refine_module
 from naics_pipeline.graph_model.graph import build_graph
 from naics_pipeline.graph_model.module import HyperbolicGCN
-from naics_pipeline.graph_model.objective import Pairs, TextDistances, adaptive_margin, triplet_loss
-from naics_pipeline.graph_model.refine import Refinement, aligned, parent_retrieval, refine, text_distances_in_edges
+from naics_pipeline.graph_model.objective import PairTerms, TextDistances, adaptive_margin, triplet_loss
+from naics_pipeline.graph_model.refine import Refinement, parent_retrieval, refine, text_distances_in_edges
 from naics_pipeline.graph_model.sampling import Triplets
 from naics_pipeline.graph_model.smoothing import smooth
 from naics_pipeline.settings import Graph, GraphObjective
 from naics_pipeline.taxonomy.tree import Tree, held_out_pairs
-from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.text_model.embeddings import Embeddings, aligned
 from naics_pipeline_tests.evaluation.trees import balanced_tree
 from naics_pipeline_tests.evaluation.trees import peak_memory as peak_memory
 
@@ -219,15 +219,17 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_says_where(tree: Tree) -> N
 
 def test_euclidean_embeddings_and_other_taxonomies_are_refused(tree: Tree) -> None:
     with pytest.raises(ModelError, match=r"model\.geometry"):
-        aligned(Embeddings(tree.codes, np.zeros((len(tree), 3)), geometry="euclidean"), tree)
+        _refine(Embeddings(tree.codes, np.zeros((len(tree), 3)), geometry="euclidean"), tree)
     with pytest.raises(ModelError, match="materialize text_embeddings"):
         aligned(_text(_tree(sectors=2)), tree)
 
 
-def _pairs(tree: Tree, text: Embeddings, kept: np.ndarray, pairs_per_step: int, held_out: np.ndarray | None) -> Pairs:
+def _pairs(
+    tree: Tree, text: Embeddings, kept: np.ndarray, pairs_per_step: int, held_out: np.ndarray | None
+) -> PairTerms:
     distances = TextDistances(torch.from_numpy(text.points), 1.0, 1.0)
     cpu = torch.device("cpu")
-    return Pairs(tree, distances, kept, cpu, pairs_per_step=pairs_per_step, seed=0, held_out=held_out)
+    return PairTerms(tree, distances, kept, cpu, pairs_per_step=pairs_per_step, seed=0, held_out=held_out)
 
 
 def _pair_terms(x: Tensor, tree: Tree, text: Embeddings, kept: np.ndarray, seen: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -272,7 +274,7 @@ def test_sampled_pair_terms_and_their_gradient_are_on_average_those_of_all_pairs
     moved = torch.from_numpy(_text(tree, noise=1.0).points)[kept]
     weights = {"stress": 0.7, "retention": 0.3}
 
-    def gradient(pairs: Pairs, steps: int) -> tuple[Tensor, dict[str, float]]:
+    def gradient(pairs: PairTerms, steps: int) -> tuple[Tensor, dict[str, float]]:
         x, values = moved.clone().requires_grad_(), dict.fromkeys(weights, 0.0)
         for _ in range(steps):
             seen = pairs.backward(x, torch.tensor(1.0, requires_grad=True), weights)
@@ -375,11 +377,11 @@ def test_twenty_thousand_codes_are_refined_in_bounded_memory(peak_memory: Callab
 
 def test_triplet_loss_by_hand() -> None:
     points = lorentz.exp0(torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]], dtype=torch.float64))
-    triplets = Triplets(np.array([0]), np.array([1]), np.array([[2, 0]]), np.array([[True, False]]))
+    triplets = Triplets(np.array([0]), np.array([1]), np.array([[2]]))
     margin = 1 + 0.5 * (1 - math.tanh(1 / 4)) + 0.2 * (1 - math.tanh(1 / 6))
     loss = triplet_loss(points, triplets, curvature=torch.tensor(1.0))
     assert float(loss) == pytest.approx(max(0.0, 1 - 3 + margin), abs=1e-9)
-    closer = Triplets(np.array([0]), np.array([2]), np.array([[1]]), np.array([[True]]))
+    closer = Triplets(np.array([0]), np.array([2]), np.array([[1]]))
     margin = 1 + 0.5 * (1 - math.tanh(3 / 4)) + 0.2 * (1 - math.tanh(1 / 6))
     assert float(triplet_loss(points, closer, curvature=torch.tensor(1.0))) == pytest.approx(3 - 1 + margin)
 

@@ -11,7 +11,7 @@ import torch
 from naics_pipeline.settings import Adapter, Adapters, Model, Objective, Settings, Tokens, Training
 from naics_pipeline.taxonomy import text
 from naics_pipeline.taxonomy.census import Workbooks
-from naics_pipeline.text_model.curriculum.stage import Stage
+from naics_pipeline.text_model.curriculum.stage import Buckets, Stage
 from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
@@ -22,8 +22,7 @@ STAGE = Stage(
     name="first",
     positive_levels=(5, 6),
     positive_distance_max=3.0,
-    difficulty_buckets=(1, 2, 6),
-    bucket_percentages={1: 0.5, 2: 0.25, 6: 0.25},
+    negatives=Buckets(difficulty_buckets=(1, 2, 6), bucket_percentages={1: 0.5, 2: 0.25, 6: 0.25}),
     k_negatives=4,
     epochs=3,
     learning_rate=0.003,

@@ -11,7 +11,6 @@ from transformers import AutoTokenizer
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.settings import Settings, Tokens
 from naics_pipeline.taxonomy.text import TRAIN, description_sentences, unseen_within
-from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.training import queries
 from naics_pipeline.text_model.training.batches import Plan, validation_batch
 from naics_pipeline.text_model.training.inputs import EXAMPLE, PHRASE, SENTENCE, TITLE, TrainingInputs, left_out_codes
@@ -204,7 +203,7 @@ def test_a_stage_of_short_text_draws_no_pair_and_one_of_pairs_no_text(inputs, se
 
 def test_a_stage_that_would_read_nothing_is_refused(inputs, settings) -> None:
     nothing = SHORT_ALONE.model_copy(update={"query": 0.0})
-    with pytest.raises(SettingsError, match="stage first: contrastive, query and hierarchy all have weight 0"):
+    with pytest.raises(SettingsError, match="stage first: contrastive, query, hierarchy and rank all have weight 0"):
         Plan.of(inputs, nothing, settings)
 
 
@@ -227,12 +226,12 @@ def test_no_training_pair_or_negative_is_held_out_and_validation_is(inputs, sett
         assert set(batch["codes"].tolist()) == named
         assert set(batch["live"].tolist()) <= named
         assert len(batch["live"]) <= 40
-    validation = as_numpy(validation_batch(plan, CurriculumState()))
+    validation = as_numpy(validation_batch(plan))
     seen = set(zip(validation["anchor"].tolist(), validation["positive"].tolist(), strict=True))
     assert len(seen) > 10
     assert not seen & pairs
     assert plan.hashed[validation["anchor"], validation["positive"]].all()
-    again = as_numpy(validation_batch(Plan.of(inputs, STAGE, settings), CurriculumState(5)))
+    again = as_numpy(validation_batch(Plan.of(inputs, STAGE, settings)))
     assert all(np.array_equal(validation[name], again[name]) for name in validation)
 
 
@@ -253,7 +252,7 @@ def test_codes_left_out_are_in_no_batch(inputs_of, settings, whole_sample) -> No
         for name in ("anchor", "positive", "negative", "codes", "live", "query_code", "query_under"):
             assert not set(batch[name].ravel().tolist()) & gone, name
         assert not set(inputs.short.code[batch["left_row"]]) & gone
-    validation = as_numpy(validation_batch(Plan.of(inputs, STAGE, left_out), CurriculumState()))
+    validation = as_numpy(validation_batch(Plan.of(inputs, STAGE, left_out)))
     assert (
         not {code for name in ("anchor", "positive", "negative") for code in validation[name].ravel().tolist()} & gone
     )

@@ -353,7 +353,7 @@ def test_distances_of_held_out_pairs_do_not_reach_the_loss(inputs_of, tiny_base:
 def test_held_out_pairs_are_what_the_best_epoch_is_chosen_by(inputs_of, tiny_base: Path) -> None:
     settings = settings_of(tiny_base)
     module, _ = module_of(inputs_of(settings), settings)
-    pairs = pairs_of(validation_batch(module.plan, module.state))
+    pairs = pairs_of(validation_batch(module.plan))
 
     def validation() -> dict[str, float]:
         values = module.validation(module.model, module.objective, module.tables, pairs)

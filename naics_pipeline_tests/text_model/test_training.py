@@ -12,12 +12,22 @@ import polars as pl
 import pytest
 import torch
 
-from naics_pipeline.errors import ModelError, TrainingError
+from naics_pipeline.errors import ModelError, SettingsError, TrainingError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Settings
 from naics_pipeline.text_model import checkpoints, inference
 from naics_pipeline.text_model.checkpoints import load_weights
-from naics_pipeline.text_model.curriculum.stage import Stage
+from naics_pipeline.text_model.curriculum.stage import (
+    Anneal,
+    Buckets,
+    FalseNegatives,
+    Mined,
+    NearFar,
+    Phase,
+    RouterGuided,
+    Stage,
+    TreeDistance,
+)
 from naics_pipeline.text_model.losses import LOSSES
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.objective import Objective
@@ -297,11 +307,74 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(run, tiny_base: 
 
 
 def test_a_bucket_that_falls_short_is_warned_of(run, tiny_base: Path, caplog) -> None:
-    hard = ONE_EPOCH.model_copy(update={"difficulty_buckets": (7,), "bucket_percentages": {7: 1.0}})
+    hard = ONE_EPOCH.model_copy(update={"negatives": Buckets(difficulty_buckets=(7,), bucket_percentages={7: 1.0})})
     run(settings_of(tiny_base), hard)
     said = [record.getMessage() for record in caplog.records if "bucket 7 lacked" in record.getMessage()]
     assert len(said) == 1
     assert said[0].startswith("Stage first: ")
+
+
+DYNAMIC = STAGE.model_copy(
+    update={
+        "negatives": None,
+        "attraction": 0.1,
+        "rank": 0.1,
+        "phases": (
+            Phase(name="structure", until=0.3, negatives=TreeDistance(mask_siblings=True)),
+            Phase(
+                name="refinement",
+                until=0.6,
+                negatives=Mined(rest=RouterGuided(share=Anneal(start=0.1, end=0.5), rest=TreeDistance())),
+            ),
+            Phase(
+                name="clusters",
+                until=1.0,
+                negatives=Mined(rest=NearFar()),
+                false_negatives=FalseNegatives(mode="hybrid", clusters=8),
+            ),
+        ),
+    }
+)
+
+
+def test_phases_follow_one_another_and_a_resumed_run_knows_where_it_was(
+    run, train_in, tiny_base: Path, tmp_path: Path, caplog
+) -> None:
+    def stop(epoch: int, values: dict[str, float]) -> None:
+        if epoch == 2:
+            raise OSError("pulled the plug")
+
+    with caplog.at_level("INFO"):
+        unbroken = run(settings_of(tiny_base), DYNAMIC)
+    said = caplog.text
+    assert "first epoch 2: phase refinement begins" in said
+    assert "first epoch 3: phase clusters begins" in said
+    assert "first epoch 3: 8 clusters of " in said
+    history = unbroken.history
+    assert [values["curriculum/phase"] for values in history] == [0, 1, 2]
+    assert [values.get("curriculum/router_guided_share") for values in history] == [None, pytest.approx(0.3), None]
+    assert history[2]["false_negatives/clusters"] == 8
+    assert history[2]["false_negatives/found"] > 0
+    assert "false_negatives/found" not in history[1]
+    assert {"train/rank", "train/attraction"} <= set(history[2])
+    assert "train/attraction" not in history[1]
+    root = tmp_path / "again"
+    with pytest.raises(OSError, match="pulled the plug"):
+        train_in(root, settings_of(tiny_base), DYNAMIC, on_epoch=stop)
+    resumed = train_in(root, settings_of(tiny_base), DYNAMIC)
+    goes_on_as(resumed, unbroken)
+    for name in [name for name in history[2] if name.startswith(("negatives/", "false_negatives/", "curriculum/"))]:
+        assert resumed.history[2][name] == history[2][name], name
+
+
+def test_what_could_have_no_effect_is_refused(run, tiny_base: Path) -> None:
+    silent = DYNAMIC.model_copy(update={"attraction": None})
+    with pytest.raises(SettingsError, match="the term attraction has weight 0"):
+        run(settings_of(tiny_base), silent)
+    with pytest.raises(SettingsError, match=r"clusters of hyperbolic space; model\.geometry is euclidean"):
+        run(settings_of(tiny_base, {"geometry": "euclidean"}), DYNAMIC)
+    with pytest.raises(SettingsError, match=r"router_guided, and model\.fusion is linear"):
+        run(settings_of(tiny_base, {"fusion": "linear"}), DYNAMIC)
 
 
 # One stage after another

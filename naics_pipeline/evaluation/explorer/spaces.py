@@ -12,10 +12,9 @@ from naics_pipeline.evaluation.explorer.texts import SearchedTexts
 from naics_pipeline.evaluation.explorer.values import column, number, numbers
 from naics_pipeline.evaluation.layout import DiskLayout, disk_layout, nearest_of
 from naics_pipeline.evaluation.neighbours import code_scores
-from naics_pipeline.evaluation.structure import aligned_points
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import LEVELS, Tree
-from naics_pipeline.text_model.embeddings import Embeddings
+from naics_pipeline.text_model.embeddings import Embeddings, aligned
 
 NEIGHBOURS = 12
 _BINS = 72
@@ -45,7 +44,7 @@ class PicturedSpace:
     @classmethod
     def of(cls, space: Embeddings, tree: Tree) -> "PicturedSpace":
         """Raises ModelError where the space's codes are not those of the tree."""
-        points = aligned_points(space, tree)
+        points = aligned(space, tree).points
         distances = embedding_distances(points, space.curvature, space.geometry)
         tangent = cls.tangent_of(space, tree)
         radii = np.linalg.norm(tangent, axis=1)
@@ -54,7 +53,7 @@ class PicturedSpace:
     @staticmethod
     def tangent_of(space: Embeddings, tree: Tree) -> np.ndarray:
         """(N, d) tangent vectors at the origin, in the tree's order; the points where geometry is euclidean."""
-        points = aligned_points(space, tree)
+        points = aligned(space, tree).points
         if space.geometry == "euclidean":
             return points
         return lorentz.log0(torch.from_numpy(points), curvature=float(space.curvature)).numpy()

@@ -1,32 +1,18 @@
 """Which pairs of codes a stage draws together: anew each epoch, and the same for the same generator."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from naics_pipeline.errors import SettingsError
-from naics_pipeline.taxonomy.tree import RELATION_NAMES, Tree
+from naics_pipeline.taxonomy.tree import LEVELS, RELATION_NAMES, Tree
+from naics_pipeline.text_model.curriculum.negatives.policy import Pairs
 from naics_pipeline.text_model.curriculum.stage import Stage
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """B pairs, as indices of codes.
-
-    Attributes:
-        anchor, positive: (B,) int64.
-    """
-
-    anchor: np.ndarray
-    positive: np.ndarray
-
-    def at(self, rows: slice | np.ndarray) -> "Pairs":
-        """Some of them."""
-        return Pairs(self.anchor[rows], self.positive[rows])
-
-
-def pair_mask(stage: Stage, tree: Tree) -> np.ndarray:
+def pair_mask(stage: Stage, tree: Tree, excluded: np.ndarray) -> np.ndarray:
     """(N, N) bool: which (anchor, positive) the stage's keys allow.
+
+    Args:
+        excluded: (N, N) bool, pairs of codes that exclude one another.
 
     Raises:
         SettingsError: a relation is not one of the taxonomy's, or no pair is left.
@@ -47,6 +33,10 @@ def pair_mask(stage: Stage, tree: Tree) -> np.ndarray:
                 f"known are {', '.join(identities)}."
             )
         allowed &= np.isin(tree.relation_id(), [identities[name] for name in stage.positive_relations])
+    if stage.pairs == "ancestors":
+        allowed &= tree.lca_depth() == (tree.level - LEVELS[0] + 1)[None, :]
+    if stage.pairs == "exclusions":
+        allowed &= distance < np.where(excluded, distance, 0).max(axis=1, keepdims=True)
     # A pair without any code farther away than the positive has no negative.
     allowed &= distance < distance.max(axis=1, keepdims=True)
     if not allowed.any():

@@ -3,13 +3,15 @@
 A new one is a file with a `term`, a line below, and a weight in `settings.Objective`.
 """
 
-from naics_pipeline.text_model.losses import balance, contrastive, hierarchy, query, radius
+from naics_pipeline.text_model.losses import attraction, balance, contrastive, hierarchy, query, radius, rank
 from naics_pipeline.text_model.losses.view import Loss
 
 LOSSES: dict[str, Loss] = {
     "contrastive": contrastive.term,
     "query": query.term,
     "hierarchy": hierarchy.term,
+    "rank": rank.term,
     "radius": radius.term,
     "balance": balance.term,
+    "attraction": attraction.term,
 }

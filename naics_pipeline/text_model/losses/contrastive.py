@@ -23,10 +23,19 @@ def term(view: View, scalars: Scalars) -> Tensor | None:
         distance = view.tree.distance[anchor]
         farther = distance[:, pairs.codes] > view.tree.distance[anchor, positive].unsqueeze(-1)
         farther &= ~view.tree.held_out[anchor][:, pairs.codes]
+        others = pairs.codes.expand(len(anchor), -1)
         to_negative = (to_codes[:, len(positive) :] - margin).masked_fill(~farther, math.inf)
     else:
-        column = torch.searchsorted(pairs.codes, pairs.negative) + len(positive)
+        others = pairs.negative
+        column = torch.searchsorted(pairs.codes, others) + len(positive)
         to_negative = to_codes.gather(1, column) - margin
+    if view.suspects is not None:
+        to_negative = to_negative.masked_fill(view.suspects.of(anchor, others), math.inf)
+        # An anchor of which only suspects were drawn has nothing to be told from.
+        kept = torch.isfinite(to_negative).any(1)
+        if not bool(kept.any()):
+            return None
+        to_positive, to_negative = to_positive[kept], to_negative[kept]
     return contrastive_loss(to_positive, to_negative, scalars.temperature, weights.contrastive_loss)
 
 

@@ -19,6 +19,8 @@ def term(view: View, scalars: Scalars) -> Tensor | None:
 def radius_loss(radius: Tensor, level: Tensor, scale: Tensor | float) -> Tensor:
     """Mean over levels of (mean radius / s - (level - 1 + 0.3))².
 
+    Every level counts the same. The graph model's points have a scale of 1.
+
     Args:
         radius: (n,) distances from the origin.
         level: (n,) digits of each code, 2 to 6.

@@ -103,6 +103,23 @@ class Queries:
 
 
 @dataclass(frozen=True)
+class Suspects:
+    """Codes that may be false negatives of one another: those of one cluster.
+
+    Attributes:
+        cluster: (N,) of each code.
+        mode: eliminate, attract or hybrid, `curriculum.stage.FalseNegatives`.
+    """
+
+    cluster: Tensor
+    mode: str
+
+    def of(self, anchor: Tensor, others: Tensor) -> Tensor:
+        """(B, K) bool: which of the codes (B, K) or (K,) lie in the cluster of their anchor (B,)."""
+        return self.cluster[others] == self.cluster[anchor].unsqueeze(-1)
+
+
+@dataclass(frozen=True)
 class View:
     """One step, or one validation.
 
@@ -115,6 +132,7 @@ class View:
         rows, counted: (C,) codes and (C, N) bool, the pairs whose distances are held against the tree's.
         spread: (T,) codes whose radii and experts are held in balance; None where only unseen pairs are measured.
         unseen: (N, N) bool, pairs of a query's code and another that have no part; None: all have.
+        suspects: where the stage looks for false negatives; else None.
         chosen: (E,) how often earlier batches of the same optimiser step chose each expert; None before the first.
     """
 
@@ -128,6 +146,7 @@ class View:
     counted: Tensor
     spread: Tensor | None
     unseen: Tensor | None
+    suspects: Suspects | None = None
     chosen: Tensor | None = None
 
 

@@ -10,16 +10,18 @@ from torch.utils.data import IterableDataset
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.settings import Settings, Training
 from naics_pipeline.taxonomy.tree import held_out_pairs
-from naics_pipeline.text_model.curriculum.negatives.buckets import Buckets
-from naics_pipeline.text_model.curriculum.negatives.policy import GRADES, NegativePolicy, Negatives
-from naics_pipeline.text_model.curriculum.pairs import Pairs, draw_pairs, pair_mask
-from naics_pipeline.text_model.curriculum.stage import Stage
+from naics_pipeline.text_model.curriculum.negatives.candidates import Candidates
+from naics_pipeline.text_model.curriculum.negatives.policy import GRADES, NegativePolicy, Negatives, Pairs
+from naics_pipeline.text_model.curriculum.negatives.registry import policy_of
+from naics_pipeline.text_model.curriculum.pairs import draw_pairs, pair_mask
+from naics_pipeline.text_model.curriculum.stage import Mined, RouterGuided, Stage
 from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.training.inputs import EXAMPLE, TrainingInputs
 from naics_pipeline.text_model.training.queries import draw_texts, no_texts, query_arrays
 
 Batch = dict[str, torch.Tensor]
 VALIDATION_PAIRS = 512
+_VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Plan:
         queries: rows of the short texts that training may read.
         title_again: `ShortTexts.title_again`.
         training_pairs, validation_pairs: (N, N) bool, which (anchor, positive) are drawn.
-        policy: where negatives come from.
+        policies: by phase, where its negatives come from; under "validation" a policy that looks at no model.
     """
 
     inputs: TrainingInputs
@@ -49,7 +51,7 @@ class Plan:
     title_again: np.ndarray
     training_pairs: np.ndarray
     validation_pairs: np.ndarray
-    policy: NegativePolicy
+    policies: dict[str, NegativePolicy]
 
     @classmethod
     def of(cls, inputs: TrainingInputs, stage: Stage, settings: Settings) -> "Plan":
@@ -60,17 +62,15 @@ class Plan:
         """
         objective = stage.weigh(settings.objective)
         reads_queries = objective.query > 0
-        draws_pairs = objective.contrastive > 0 or objective.hierarchy > 0
-        if not reads_queries and not draws_pairs:
-            raise SettingsError(
-                f"stage {stage.name}: contrastive, query and hierarchy all have weight 0, so it would read nothing. "
-                "Give one of them a weight, in the stage's file or in the profile."
-            )
+        compares = max(objective.contrastive, objective.hierarchy, objective.rank) > 0
+        draws_pairs = compares and bool(stage.all_phases)
         trained, short = ~inputs.left_out, inputs.short
         hashed = held_out_pairs(inputs.tree, settings.training.validation_fraction)
         hashed &= trained[:, None] & trained
         held_out = hashed | ~(trained[:, None] & trained)
-        allowed = pair_mask(stage, inputs.tree) if draws_pairs else np.zeros_like(held_out)
+        policies = _policies(stage, inputs, held_out) if draws_pairs else {}
+        _refuse_idle(stage, settings, reads_queries or draws_pairs, policies)
+        allowed = pair_mask(stage, inputs.tree, inputs.excluded) if draws_pairs else np.zeros_like(held_out)
         return cls(
             inputs=inputs,
             stage=stage,
@@ -84,8 +84,12 @@ class Plan:
             title_again=short.title_again(),
             training_pairs=allowed & ~held_out,
             validation_pairs=allowed & hashed,
-            policy=Buckets(inputs.tree, inputs.excluded, stage.quotas if draws_pairs else {}, held_out),
+            policies=policies,
         )
+
+    def policy(self, state: CurriculumState) -> NegativePolicy | None:
+        """Where negatives come from in the state's epoch; None where the stage compares no codes."""
+        return self.policies[state.phase(self.stage).name] if self.policies else None
 
     def texts(self) -> tuple[int, int]:
         """How many texts of the table an epoch reads, and how many it makes up."""
@@ -104,6 +108,45 @@ class Plan:
         return -(-pairs // training.pairs_per_batch)
 
 
+def _policies(stage: Stage, inputs: TrainingInputs, held_out: np.ndarray) -> dict[str, NegativePolicy]:
+    candidates = Candidates.of(inputs.tree, inputs.excluded, held_out)
+    specs = {phase.name: phase.negatives for phase in stage.all_phases}
+    plain = stage.all_phases[0].negatives
+    while isinstance(plain, Mined | RouterGuided):
+        plain = plain.rest
+    specs[_VALIDATION] = plain
+    return {name: policy_of(spec, candidates, stage.k_negatives) for name, spec in specs.items()}
+
+
+def _refuse_idle(stage: Stage, settings: Settings, reads: bool, policies: dict[str, NegativePolicy]) -> None:
+    """Raises where a stage would do nothing, or where a key of it could have no effect."""
+    if not reads:
+        raise SettingsError(
+            f"stage {stage.name}: contrastive, query, hierarchy and rank all have weight 0, so it would read nothing. "
+            "Give one of them a weight, in the stage's file or in the profile."
+        )
+    if any(phase.pulls for phase in stage.all_phases) and not stage.weigh(settings.objective).attraction:
+        raise SettingsError(
+            f"stage {stage.name}: false_negatives are to be attracted, but the term attraction has weight 0. Give it "
+            "one, or set mode: eliminate."
+        )
+    if any(phase.false_negatives for phase in stage.all_phases) and settings.model.geometry != "lorentz":
+        raise SettingsError(
+            f"stage {stage.name}: false_negatives are found by clusters of hyperbolic space; model.geometry is "
+            f"{settings.model.geometry}. Set it to lorentz, or leave false_negatives out."
+        )
+    if settings.model.fusion != "moe" and any("gates" in policy.needs for policy in policies.values()):
+        raise SettingsError(
+            f"stage {stage.name}: negatives are router_guided, and model.fusion is {settings.model.fusion}, which has "
+            "no router. Set it to moe, or name other negatives."
+        )
+
+
+def epochs_of(stage: Stage, settings: Settings) -> int:
+    """How many epochs a stage trains."""
+    return max(1, round(stage.epochs * settings.training.epochs_scale))
+
+
 def adapter_rate(stage: Stage, settings: Training) -> float:
     """Learning rate of the adapters in a stage, as a multiple of the stage's."""
     return settings.adapter_rate if stage.adapter_rate is None else stage.adapter_rate
@@ -117,7 +160,8 @@ def epoch(plan: Plan, state: CurriculumState) -> Iterator[Batch]:
     """
     training = plan.settings.training
     generator = np.random.default_rng([plan.settings.seed, state.epoch])
-    pairs = _endless_pairs(plan, state, generator)
+    policy = plan.policy(state)
+    pairs = _endless_pairs(plan, policy, state, generator)
     if not plan.reads_queries:
         for _ in range(len(plan)):
             yield _batch(plan, *next(pairs))
@@ -136,10 +180,11 @@ def epoch(plan: Plan, state: CurriculumState) -> Iterator[Batch]:
         yield _tensors(query_arrays(plan.inputs, plan.title_again, texts, rows)) | _codes(plan, *next(pairs))
 
 
-def validation_batch(plan: Plan, state: CurriculumState) -> Batch:
+def validation_batch(plan: Plan) -> Batch:
     """Held-out pairs with negatives, at most `VALIDATION_PAIRS` of them, the same each time."""
     generator = np.random.default_rng([plan.settings.seed, 2**31])
-    drawn = _pairs(plan, state, plan.validation_pairs, VALIDATION_PAIRS, generator)
+    policy = plan.policies.get(_VALIDATION)
+    drawn = _pairs(plan, policy, CurriculumState(), plan.validation_pairs, VALIDATION_PAIRS, generator)
     return _codes(plan, *next(drawn, _no_pairs(plan)))
 
 
@@ -161,27 +206,34 @@ class Epochs(IterableDataset[Batch]):
 
 
 def _endless_pairs(
-    plan: Plan, state: CurriculumState, generator: np.random.Generator
+    plan: Plan, policy: NegativePolicy | None, state: CurriculumState, generator: np.random.Generator
 ) -> Iterator[tuple[Pairs, Negatives]]:
     while plan.training_pairs.any():
-        yield from _pairs(plan, state, plan.training_pairs, plan.settings.training.pairs_per_batch, generator)
+        yield from _pairs(plan, policy, state, plan.training_pairs, plan.settings.training.pairs_per_batch, generator)
     while True:
         yield _no_pairs(plan)
 
 
 def _pairs(
-    plan: Plan, state: CurriculumState, allowed: np.ndarray, size: int, generator: np.random.Generator
+    plan: Plan,
+    policy: NegativePolicy | None,
+    state: CurriculumState,
+    allowed: np.ndarray,
+    size: int,
+    generator: np.random.Generator,
 ) -> Iterator[tuple[Pairs, Negatives]]:
     """Every pair that an epoch of the stage draws, in batches, with their negatives."""
+    if policy is None:
+        return
     every = draw_pairs(allowed, plan.stage.max_positives, generator)
     for start in range(0, len(every.anchor), size):
         pairs = every.at(slice(start, start + size))
-        yield pairs, plan.policy.draw(pairs, state, generator)
+        yield pairs, policy.draw(pairs, state, generator)
 
 
 def _no_pairs(plan: Plan) -> tuple[Pairs, Negatives]:
     none, wide = np.zeros(0, np.int64), np.zeros((0, plan.stage.k_negatives), np.int64)
-    return Pairs(none, none), Negatives(wide, wide.astype(np.uint8), np.zeros(GRADES, np.int64))
+    return Pairs(none, none), Negatives(wide, wide.astype(np.uint8), *np.zeros((2, GRADES), np.int64))
 
 
 def _batch(plan: Plan, pairs: Pairs, negatives: Negatives) -> Batch:
@@ -203,6 +255,7 @@ def _codes(plan: Plan, pairs: Pairs, negatives: Negatives) -> Batch:
             "codes": distinct,
             "live": live,
             "drawn": negatives.counts(),
+            "asked": negatives.asked,
             "short": negatives.short,
         }
     )

@@ -20,7 +20,7 @@ from naics_pipeline.text_model.device import resolve
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.inference import TextEmbedder
 from naics_pipeline.text_model.model import TextModel
-from naics_pipeline.text_model.training.batches import Epochs, Plan, validation_batch
+from naics_pipeline.text_model.training.batches import Epochs, Plan, epochs_of, validation_batch
 from naics_pipeline.text_model.training.inputs import KIND_NAMES, TrainingInputs, load_inputs
 from naics_pipeline.text_model.training.module import StageModule
 from naics_pipeline.text_model.training.report import EpochReport, OnEpoch
@@ -91,23 +91,19 @@ def train_stage(
     inputs = load_inputs(descriptions, index_entries, phrases, settings, **caches, model=model)
     module = _module(model, Plan.of(inputs, stage, settings), metrics, start_from)
     work = work_directory(directory, key)
-    report = EpochReport(stage.name, _epochs(stage, settings), on_epoch)
+    report = EpochReport(stage.name, epochs_of(stage, settings), on_epoch)
     run = Run(key, stage, settings, work)
     _fit(module, report, run)
-    if shortfall := module.state.shortfall(stage):
+    if shortfall := module.state.shortfall():
         logger.warning("Stage %s: %s", stage.name, shortfall)
     run.finish(module, report.history, directory)
     return _result(module, report, directory)
 
 
-def _epochs(stage: Stage, settings: Settings) -> int:
-    return max(1, round(stage.epochs * settings.training.epochs_scale))
-
-
 def _module(model: TextModel, plan: Plan, metrics: Metrics, start_from: Path | None) -> StageModule:
     """A module about to take its first step, with the weights of the stage before or else where the base stands."""
     # The last step of an epoch takes what batches are left.
-    steps = -(-len(plan) // plan.settings.training.accumulate) * _epochs(plan.stage, plan.settings)
+    steps = -(-len(plan) // plan.settings.training.accumulate) * epochs_of(plan.stage, plan.settings)
     module = StageModule(model, plan, steps, metrics).to(model.offset.device)
     if start_from is not None:
         before = load_weights(model, start_from / BEST)
@@ -129,7 +125,7 @@ def _fit(module: StageModule, report: EpochReport, run: Run) -> None:
         module,
         DataLoader(Epochs(module.plan, module.begin_epoch), batch_size=None),
         # One batch, whose tensors the loader must not stack.
-        DataLoader([validation_batch(module.plan, module.state)], batch_size=None),  # type: ignore[arg-type]
+        DataLoader([validation_batch(module.plan)], batch_size=None),  # type: ignore[arg-type]
         ckpt_path=run.unfinished,
         weights_only=True,
     )

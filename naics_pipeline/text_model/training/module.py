@@ -11,13 +11,14 @@ from naics_pipeline.text_model.checkpoints import Checkpoint
 from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.fusion import drop_channels
 from naics_pipeline.text_model.losses.balance import choices
-from naics_pipeline.text_model.losses.view import CodePairs, Queries, TreeTensors, View
+from naics_pipeline.text_model.losses.view import CodePairs, Queries, Suspects, TreeTensors, View
 from naics_pipeline.text_model.model import CodeVectors, TextModel
 from naics_pipeline.text_model.objective import Objective
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, Ragged
-from naics_pipeline.text_model.training.batches import Batch, Plan
+from naics_pipeline.text_model.training.batches import Batch, Plan, epochs_of
 from naics_pipeline.text_model.training.checks import refuse_non_finite
 from naics_pipeline.text_model.training.optimiser import optimiser
+from naics_pipeline.text_model.training.outlook import prepare
 from naics_pipeline.text_model.training.tables import TextTables
 from naics_pipeline.text_model.training.validation import Metrics, Validation
 
@@ -42,7 +43,7 @@ class StageModule(pl.LightningModule):
         super().__init__()
         self.model, self.plan, self.steps = model, plan, steps
         self.settings = plan.settings
-        self.state = CurriculumState()
+        self.state = CurriculumState(epochs=epochs_of(plan.stage, plan.settings))
         self.objective = Objective(plan.stage.weigh(self.settings.objective), self.settings.model)
         self.tree = TreeTensors(plan.inputs.tree, plan.held_out, plan.inputs.left_out)
         self.tables = TextTables(plan.inputs, model.encoder.width, resting=plan.frozen)
@@ -57,8 +58,10 @@ class StageModule(pl.LightningModule):
         if not self.tables.fresh:
             self.tables.renew(self.model)
         self.tables.fresh = self.plan.frozen
-        self.model.train()
         self.state.epoch = self.current_epoch
+        if self.plan.draws_pairs:
+            prepare(self.state, self.plan, self.model, self.tables)
+        self.model.train()
         return self.state
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -69,7 +72,8 @@ class StageModule(pl.LightningModule):
         terms = self.read_and_score(batch)
         loss = self.objective.total(terms)
         refuse_non_finite(self, loss, terms, batch)
-        self.state.count(batch["drawn"].cpu().numpy(), batch["short"].cpu().numpy())
+        drawn, asked, short = (batch[name].cpu().numpy() for name in ("drawn", "asked", "short"))
+        self.state.count(drawn, asked, short, self._suspected(batch))
         values = {f"train/{name}": value.detach() for name, value in terms.items()} | {"train/loss": loss.detach()}
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
         return loss
@@ -124,8 +128,22 @@ class StageModule(pl.LightningModule):
             counted=~self.tree.held_out[batch["codes"]],
             spread=self.tree.trained,
             unseen=self.tree.held_out,
+            suspects=self._suspects(),
             chosen=self.chosen,
         )
+
+    def _suspects(self) -> Suspects | None:
+        if self.state.clusters is None or not self.plan.draws_pairs:
+            return None
+        rule = self.state.phase(self.plan.stage).false_negatives
+        if rule is None:
+            return None
+        return Suspects(torch.from_numpy(self.state.clusters).to(self.tree.level.device), rule.mode)
+
+    def _suspected(self, batch: Batch) -> int:
+        """How many of a batch's negatives lie in the cluster of their anchor."""
+        suspects = self._suspects()
+        return 0 if suspects is None else int(suspects.of(batch["anchor"], batch["negative"]).sum())
 
     def _base_vectors(self, texts: Ragged, row: Tensor) -> Tensor:
         """What the base says of a batch's queries: kept of the table's texts, read of those that are made up."""

@@ -34,7 +34,8 @@ class EpochReport(Callback):
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         values["seconds"] = time.monotonic() - self.started
         values["learning_rate"] = float(trainer.optimizers[0].param_groups[1]["lr"])
-        values |= module.state.logged()
+        values |= module.state.logged(module.plan.stage)
+        module.state.metrics = values
         self.history.append(values)
         logger.info(
             "%s epoch %d of %d, %.0f s: %s",

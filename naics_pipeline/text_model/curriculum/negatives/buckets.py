@@ -2,12 +2,23 @@
 
 import numpy as np
 
-from naics_pipeline.taxonomy.tree import Tree
-from naics_pipeline.taxonomy.triplets import hardness
-from naics_pipeline.text_model.curriculum.negatives.policy import GRADES, Negatives
-from naics_pipeline.text_model.curriculum.pairs import Pairs
-from naics_pipeline.text_model.curriculum.stage import EASIEST, HARDEST
+from naics_pipeline.settings import EASIEST, HARDEST
+from naics_pipeline.text_model.curriculum.negatives.candidates import GROUP_HARDNESS, Candidates
+from naics_pipeline.text_model.curriculum.negatives.policy import GRADES, Negatives, Pairs
 from naics_pipeline.text_model.curriculum.state import CurriculumState
+
+
+def _bounds() -> np.ndarray:
+    """(21, grades, 2): by twice the distance of the positive, the first group of each bucket and the one after it."""
+    bounds = np.zeros((len(GROUP_HARDNESS), GRADES, 2), dtype=np.int64)
+    for half, grades in enumerate(GROUP_HARDNESS):
+        for bucket in np.unique(grades[grades > 0]):
+            groups = np.flatnonzero(grades == bucket)
+            bounds[half, bucket] = groups[0], groups[-1] + 1
+    return bounds
+
+
+_BOUNDS = _bounds()
 
 
 class Buckets:
@@ -18,33 +29,25 @@ class Buckets:
 
     Args:
         quotas: bucket to the number of negatives it should give.
-        held_out: (N, N) bool, pairs that are never drawn.
     """
 
-    def __init__(
-        self, tree: Tree, excluded: np.ndarray, quotas: dict[int, int], held_out: np.ndarray | None = None
-    ) -> None:
-        self.held_out = held_out
-        self.distance = tree.distance()
-        self.excluded = excluded
-        self.quotas = quotas
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, candidates: Candidates, quotas: dict[int, int]) -> None:
+        self.candidates, self.quotas = candidates, quotas
+        self.k = sum(quotas.values())
 
     def draw(self, pairs: Pairs, state: CurriculumState, generator: np.random.Generator) -> Negatives:
-        anchor, positive = pairs.anchor, pairs.positive
-        grade = hardness(self.distance[anchor, positive][:, None], self.distance[anchor], self.excluded[anchor])
-        if self.held_out is not None:
-            grade = np.where(self.held_out[anchor], np.uint8(0), grade)
-        counts = np.stack([(grade == bucket).sum(axis=1) for bucket in range(GRADES)], axis=1)
-        taken, short = self.allocate(counts)
-        # Codes sorted by bucket, at random inside one: a bucket's share is then a run from its start.
-        order = np.argsort(grade + 0.99 * generator.random(grade.shape, dtype=np.float32), axis=1)
-        starts = np.cumsum(counts, axis=1) - counts
-        k = sum(self.quotas.values())
-        bucket = np.argmax(np.cumsum(taken, axis=1)[:, None, :] > np.arange(k)[None, :, None], axis=2)
-        before = np.take_along_axis(np.cumsum(taken, axis=1) - taken, bucket, axis=1)
-        within = (np.arange(k) - before) % np.take_along_axis(counts, bucket, axis=1)
-        negative = np.take_along_axis(order, np.take_along_axis(starts, bucket, axis=1) + within, axis=1)
-        return Negatives(negative, bucket.astype(np.uint8), short)
+        row, start = pairs.anchor, self.candidates.start[pairs.anchor]
+        groups = _BOUNDS[self.candidates.half_steps[row, pairs.positive]]
+        low, high = (np.take_along_axis(start, groups[..., side], axis=1) for side in (0, 1))
+        taken, short = self.allocate(high - low)
+        bucket = np.argmax(np.cumsum(taken, axis=1)[:, None, :] > np.arange(self.k)[None, :, None], axis=2)
+        own_low, own_size = (np.take_along_axis(values, bucket, axis=1) for values in (low, high - low))
+        asked = np.zeros(GRADES, dtype=np.int64)
+        asked[list(self.quotas)] = np.array(list(self.quotas.values())) * len(row)
+        codes = self.candidates.pick(row, own_low, own_size, generator)
+        return Negatives(codes, bucket.astype(np.uint8), asked, short)
 
     def allocate(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, buckets) how many each bucket gives, from (B, buckets) how many codes it has; and what buckets lack."""
@@ -57,6 +60,8 @@ class Buckets:
             missing = quota - np.minimum(counts[:, bucket], quota)
             easier, harder = range(bucket - 1, EASIEST - 1, -1), range(bucket + 1, HARDEST + 1)
             for other in (*easier, *harder):
+                if not missing.any():
+                    break
                 extra = np.minimum(missing, counts[:, other] - taken[:, other])
                 taken[:, other] += extra
                 missing = missing - extra

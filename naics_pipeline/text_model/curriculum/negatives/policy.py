@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from naics_pipeline.text_model.curriculum.pairs import Pairs
+from naics_pipeline.text_model.curriculum.negatives.candidates import GROUP_HARDNESS, Candidates
 
 if TYPE_CHECKING:
     from naics_pipeline.text_model.curriculum.state import CurriculumState
@@ -15,17 +15,35 @@ GRADES = 9
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """B pairs, as indices of codes.
+
+    Attributes:
+        anchor, positive: (B,) int64.
+    """
+
+    anchor: np.ndarray
+    positive: np.ndarray
+
+    def at(self, rows: slice | np.ndarray) -> "Pairs":
+        """Some of them."""
+        return Pairs(self.anchor[rows], self.positive[rows])
+
+
+@dataclass(frozen=True)
 class Negatives:
     """Negatives of B pairs, as indices of codes.
 
     Attributes:
         codes: (B, K) int64.
         hardness: (B, K) uint8.
-        short: (9,) int64, how many each bucket of hardness fell short of what it was to give.
+        asked, short: (9,) int64, how many each bucket of hardness was to give, and how many it fell short; zeros where
+            no bucket was asked for.
     """
 
     codes: np.ndarray
     hardness: np.ndarray
+    asked: np.ndarray
     short: np.ndarray
 
     def counts(self) -> np.ndarray:
@@ -39,5 +57,23 @@ class NegativePolicy(Protocol):
     K come out always, without repeats while there are K. A pair that is held out is none.
     """
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What of the model's state it looks at: points, gates."""
+
     def draw(self, pairs: Pairs, state: "CurriculumState", generator: np.random.Generator) -> Negatives:
         """Negatives of B pairs, by the phase that the curriculum is in."""
+
+
+def of_groups(codes: np.ndarray, groups: np.ndarray, positive: np.ndarray) -> Negatives:
+    """Negatives that are of these groups (B, K), for positives at twice these distances (B,)."""
+    none = np.zeros(GRADES, dtype=np.int64)
+    return Negatives(codes, np.take_along_axis(GROUP_HARDNESS[positive], groups, axis=1), none, none)
+
+
+def hardness_of(candidates: Candidates, pairs: Pairs, codes: np.ndarray) -> np.ndarray:
+    """(B, K) hardness of the codes as negatives of these pairs; 0 of those that may be none."""
+    group = candidates.group[pairs.anchor[:, None], codes]
+    positive = candidates.half_steps[pairs.anchor, pairs.positive]
+    grades: np.ndarray = GROUP_HARDNESS[positive[:, None], group]
+    return grades
