@@ -161,7 +161,20 @@ def test_nearest_says_that_points_failed_the_gate(naics, embeddings_file, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "command", ["config", "evaluate", "nearest", "search", "classify", "benchmark", "compare", "verify", "seeds"]
+    "command",
+    [
+        "config",
+        "evaluate",
+        "nearest",
+        "search",
+        "classify",
+        "benchmark",
+        "compare",
+        "verify",
+        "seeds",
+        "inspect-curriculum",
+        "tune-batch",
+    ],
 )
 def test_help_gives_examples(command):
     result = CliRunner().invoke(cli.app, [command, "--help"])
