@@ -11,11 +11,12 @@ MLFLOW_PORT ?= 5000
 CODE ?= 3115
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults constraints lint docs ui mlflow bench
+.PHONY: help demo test slow faults constraints lint docs ui mlflow bench
 
 help:
 	@echo "make demo     install, then build everything on the bundled sample: minutes on any laptop"
-	@echo "make test     install what the tests need, then run them"
+	@echo "make test     install what the tests need, then run them: minutes"
+	@echo "make slow     the tests that take longer: whole runs, kills, a server"
 	@echo "make faults   kills, full disks, damaged files and bad input: an hour or two; prints what was survived"
 	@echo "make lint     style, types and import rules"
 	@echo "make docs     the manual, into docs/_build/html"
@@ -53,10 +54,13 @@ demo: $(VENV)/installed
 		echo "Your own words  $(BIN)/naics search 'plumbing and heating contractor'"
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not slow"
+
+slow: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -m slow
 
 faults: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -n0 -s -q naics_pipeline_tests/faults
+	@NAICS_FAULTS=$${NAICS_FAULTS:-1} $(BIN)/python -m pytest -n0 -s -q naics_pipeline_tests/faults
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -21,13 +21,14 @@ from naics_pipeline.config import Config
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.executor import joining
 from naics_pipeline.failures import described
-from naics_pipeline.storage import Store, replacing
+from naics_pipeline.storage import Store, making, replacing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 logger = logging.getLogger(__name__)
+DATABASE = "mlflow.db"
 LARGEST_BATCH = 1000
 """Metrics that MLflow takes at a time."""
 
@@ -232,7 +233,7 @@ class Tracking(dg.ConfigurableResource):
     @property
     def uri(self) -> str:
         """Where runs are recorded."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.directory / DATABASE}"
 
     def _create(self, context: dg.AssetExecutionContext, tags: Mapping[str, str]) -> TrackedRun:
         client = self._client()
@@ -288,7 +289,19 @@ class Tracking(dg.ConfigurableResource):
         for noisy in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self.uri == f"sqlite:///{self.directory / DATABASE}":
+            self._make_database()
         return MlflowClient(tracking_uri=self.uri)
+
+    def _make_database(self) -> None:
+        """The database, put in place whole: one whose making was killed would refuse every later run."""
+        from mlflow import MlflowClient
+
+        place = self.directory / DATABASE
+        if place.exists():
+            return
+        with making(place) as temporary:
+            MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
 
     def _experiment(self, client: "MlflowClient", name: str) -> str:
         found = client.get_experiment_by_name(name)

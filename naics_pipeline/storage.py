@@ -13,7 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -64,12 +64,36 @@ def replacing(path: Path) -> Iterator[Path]:
         else:
             temporary.replace(path)
     except OSError as error:
-        raise NaicsError(
-            f"{path}: could not be written ({error.strerror or error}). The previous content is unchanged. "
-            "Free some space or point NAICS_DATA_DIR to another place, then run again."
-        ) from error
+        raise _unwritten(path, error) from error
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """Yields a temporary path for a file that is not there yet; of two processes the first puts its own in place.
+
+    Raises:
+        NaicsError: the disk is full or the place cannot be written; names the path.
+    """
+    folder = beside(path, "tmp")
+    try:
+        recover(path)
+        folder.mkdir(parents=True)
+        yield folder / path.name
+        with suppress(FileExistsError):
+            os.link(folder / path.name, path)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    finally:
+        _remove(folder)
+
+
+def _unwritten(path: Path, error: OSError) -> NaicsError:
+    return NaicsError(
+        f"{path}: could not be written ({error.strerror or error}). The previous content is unchanged. "
+        "Free some space or point NAICS_DATA_DIR to another place, then run again."
+    )
 
 
 def beside(path: Path, kind: str) -> Path:

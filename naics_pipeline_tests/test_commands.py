@@ -188,7 +188,8 @@ def test_training_goes_on_after_its_end(end, environment, tmp_path):
         assert instance.event_log_storage.get_concurrency_info("gpu").claimed_slots == []
     client = MlflowClient(tracking_uri=f"sqlite:///{data}/mlflow/mlflow.db")
     recorded = client.search_runs([found.experiment_id for found in client.search_experiments()])
-    assert sorted(run.info.status for run in recorded) == ["FINISHED", "KILLED"]
+    ends = sorted((run.data.tags["role"], run.info.status) for run in recorded)
+    assert ends == [(role, end) for role in ("asset", "pipeline") for end in ("FINISHED", "KILLED")]
 
 
 def test_our_message_is_the_last_on_the_terminal(environment, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from naics_pipeline import storage
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.storage import Store, fingerprint, replacing
+from naics_pipeline.storage import Store, fingerprint, making, replacing
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -36,6 +36,17 @@ def test_after_an_error_the_old_content_stays_and_nothing_else(tmp_path: Path) -
         broken()
     assert target.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_of_two_that_make_a_file_the_first_puts_its_own_in_place(tmp_path: Path) -> None:
+    target = tmp_path / "below" / "file.txt"
+    with making(target) as first, making(target) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert not target.exists()
+    # The inner one ends first.
+    assert target.read_text() == "second"
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
 
 
 def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:

@@ -126,7 +126,10 @@ def read_embeddings(path: Path) -> Embeddings:
         raise ModelError(f"{path}: no such file. Materialize text_embeddings or refined_embeddings, or name another.")
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        table.validate(full=True)
+        metadata = read_metadata(path)
+        curvature = float(metadata.pop("curvature", 1.0))
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a readable Parquet file ({error}). Write it again.") from error
     for column in ("code", "point"):
         if column not in table.column_names:
@@ -138,11 +141,10 @@ def read_embeddings(path: Path) -> Embeddings:
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise ModelError(f"{path}: column 'point' holds a value that is not finite, first in row {row}.")
-    metadata = read_metadata(path)
     return Embeddings(
         codes=np.array(table["code"].to_pylist(), dtype=str),
         points=points.astype(np.float64),
-        curvature=float(metadata.pop("curvature", 1.0)),
+        curvature=curvature,
         geometry=metadata.pop("geometry", "lorentz"),
         metadata={key: value for key, value in metadata.items() if not key.startswith("ARROW")},
         columns=_further_columns(table),

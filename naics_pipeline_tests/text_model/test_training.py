@@ -592,6 +592,12 @@ def test_what_the_base_says_is_computed_once_and_old_states_are_removed(
         # Of descriptions, of exclusions, and of short texts.
         assert len(first) == 3
         assert kept(settings.model_copy(update={"seed": 5})) == (first, False)
+        damaged = tmp_path / "hidden" / sorted(first)[0]
+        content = bytearray(damaged.read_bytes())
+        content[200] ^= 1
+        damaged.write_bytes(content)
+        assert kept(settings) == (first, True)
+        assert f"{damaged}: damaged" in caplog.text
         shorter, computed = kept(changed(settings, "tokens", description=10))
         assert computed
         assert len(shorter) == 3

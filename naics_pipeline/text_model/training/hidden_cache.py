@@ -1,5 +1,6 @@
 """What a part of the model that rests says of texts, computed once and kept in files."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -45,7 +46,7 @@ class HiddenCache:
     def short_vectors(self, model: TextModel, texts: Ragged, base: torch.Tensor) -> torch.Tensor:
         """(n, width) what a model whose adapters rest says of short texts, with the base's own vectors (n, width)."""
         place = self._read_by(model, texts)
-        if not place.is_file():
+        if not _is_intact(place):
             self.keep_short_vectors(model, texts, model.read_short(texts, base))
         return torch.from_numpy(np.load(place))
 
@@ -55,7 +56,7 @@ class HiddenCache:
         for file in self.directory.glob(f"{_READ}-*.npy"):
             if file != place:
                 file.unlink()
-        if not place.is_file():
+        if not _is_intact(place):
             self._write(place, vectors.float().cpu().numpy())
 
     def _read_by(self, model: TextModel, texts: Ragged) -> Path:
@@ -69,7 +70,7 @@ class HiddenCache:
     def _array(self, name: str, texts: Ragged, compute: Callable[[], np.ndarray]) -> np.ndarray:
         place = self._place(name, texts)
         self.used.add(place.name)
-        if not place.is_file():
+        if not _is_intact(place):
             logger.info("Computing hidden states of %s tokens once", f"{len(texts.values):,}")
             self._write(place, compute())
         # An empty file cannot be mapped.
@@ -77,11 +78,31 @@ class HiddenCache:
         return array
 
     def _write(self, place: Path, array: np.ndarray) -> None:
-        with replacing(place) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+        with replacing(place) as temporary:
+            with temporary.open("wb") as file:
+                np.save(file, array)
+            digest = _digest(temporary.read_bytes())
+            with temporary.open("ab") as file:
+                file.write(digest)
 
     def forget_others(self) -> None:
         """Removes what was kept of texts or of a base that are no longer used."""
         for file in self.directory.glob("*.npy"):
             if file.name not in self.used and not file.name.startswith(f"{_READ}-"):
                 file.unlink()
+
+
+def _digest(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _is_intact(place: Path) -> bool:
+    """Whether the file is there and ends in the hash of what comes before: a flipped bit would train a wrong model."""
+    if not place.is_file():
+        return False
+    content = memoryview(place.read_bytes())
+    size = hashlib.sha256().digest_size
+    if _digest(content[:-size]) == content[-size:]:
+        return True
+    logger.warning("%s: damaged, it is computed again", place)
+    return False
