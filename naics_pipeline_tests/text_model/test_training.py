@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ from naics_pipeline.text_model.objective import Objective
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT
 from naics_pipeline.text_model.training import loop
 from naics_pipeline.text_model.training import run as training_run
-from naics_pipeline.text_model.training.run import stage_key
+from naics_pipeline.text_model.training.run import alone_in, stage_key
 from naics_pipeline_tests.conftest import REPOSITORY
 from naics_pipeline_tests.text_model.small import CACHED, ONE_EPOCH, STAGE, changed, settings_of
 
@@ -175,6 +177,31 @@ def test_a_run_cut_short_goes_on_with_the_losses_of_an_unbroken_one(run, finishe
     resumed = run(settings_of(tiny_base), on_epoch=lambda epoch, values: epochs.append(epoch))
     assert epochs == [1, 2]
     goes_on_as(resumed, finished)
+
+
+def test_of_two_processes_that_train_a_stage_one_waits(run, tiny_base: Path, tmp_path: Path, caplog) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with alone_in(tmp_path / "stages" / "first"):
+            waiting = other.submit(run, settings_of(tiny_base), ONE_EPOCH)
+            while "another process trains this stage" not in caplog.text:
+                assert not waiting.done()
+                time.sleep(0.05)
+            assert not (tmp_path / "stages" / "first" / "best.safetensors").exists()
+        assert waiting.result(60).best.is_file()
+
+
+def test_a_run_that_lost_its_best_weights_begins_anew(run, tiny_base: Path, tmp_path: Path) -> None:
+    def stop(epoch: int, values: dict[str, float]) -> None:
+        if epoch == 1:
+            raise OSError("pulled the plug")
+
+    with pytest.raises(OSError, match="pulled the plug"):
+        run(settings_of(tiny_base), on_epoch=stop)
+    (lost,) = tmp_path.glob("stages/first/.unfinished-*/best.safetensors")
+    lost.unlink()
+    epochs: list[int] = []
+    assert run(settings_of(tiny_base), on_epoch=lambda epoch, values: epochs.append(epoch)).best.is_file()
+    assert epochs == [0, 1, 2]
 
 
 def test_kill_9_in_the_middle_of_an_epoch_costs_only_that_epoch(run, finished, tiny_base: Path, tmp_path: Path) -> None:

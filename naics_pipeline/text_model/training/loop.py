@@ -24,7 +24,7 @@ from naics_pipeline.text_model.training.batches import Epochs, Plan, epochs_of, 
 from naics_pipeline.text_model.training.inputs import KIND_NAMES, TrainingInputs, load_inputs
 from naics_pipeline.text_model.training.module import StageModule
 from naics_pipeline.text_model.training.report import EpochReport, OnEpoch
-from naics_pipeline.text_model.training.run import LIGHTNING, KeepBest, Run, stage_key, work_directory
+from naics_pipeline.text_model.training.run import LIGHTNING, KeepBest, Run, alone_in, stage_key, work_directory
 from naics_pipeline.text_model.training.validation import Metrics
 
 logger = logging.getLogger(__name__)
@@ -90,14 +90,14 @@ def train_stage(
     caches = {"token_cache": token_cache, "hidden_cache": hidden_cache}
     inputs = load_inputs(descriptions, index_entries, phrases, settings, **caches, model=model)
     module = _module(model, Plan.of(inputs, stage, settings), metrics, start_from)
-    work = work_directory(directory, key)
     report = EpochReport(stage.name, epochs_of(stage, settings), on_epoch)
-    run = Run(key, stage, settings, work)
-    _fit(module, report, run)
-    if shortfall := module.state.shortfall():
-        logger.warning("Stage %s: %s", stage.name, shortfall)
-    run.finish(module, report.history, directory)
-    return _result(module, report, directory)
+    with alone_in(directory):
+        run = Run(key, stage, settings, work_directory(directory, key))
+        _fit(module, report, run)
+        if shortfall := module.state.shortfall():
+            logger.warning("Stage %s: %s", stage.name, shortfall)
+        run.finish(module, report.history, directory)
+        return _result(module, report, directory)
 
 
 def _module(model: TextModel, plan: Plan, metrics: Metrics, start_from: Path | None) -> StageModule:

@@ -1,6 +1,11 @@
 """A run of a stage on disk: what names it, what an unfinished one leaves, and how a finished one takes its place."""
 
+import fcntl
+import logging
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,7 @@ from naics_pipeline.text_model.training.module import StageModule
 from naics_pipeline.text_model.training.report import EpochReport
 from naics_pipeline.text_model.version import code_version
 
+logger = logging.getLogger(__name__)
 LIGHTNING = "last"
 """Name of the file that Lightning resumes from."""
 
@@ -37,6 +43,25 @@ def stage_key(
     read = settings.model_dump(mode="json", include={"seed", "taxonomy", "tokens", "model", "objective", "training"})
     contents = {name: frame.to_dict(as_series=False) for name, frame in frames.items()}
     return fingerprint(code_version(), stage.model_dump(mode="json"), read, contents, weights_sha256(base), start_key)
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Waits until no other process of this machine trains the stage that has this directory.
+
+    Two at once would take each other's checkpoints away. The lock is the directory's own and ends with the process.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    place = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("%s: another process trains this stage; waiting for its end", directory)
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def work_directory(directory: Path, key: str) -> Path:
@@ -69,7 +94,8 @@ class Run:
     def unfinished(self) -> Path | None:
         """The file to resume from, where there is one."""
         path = self.work / f"{LIGHTNING}.ckpt"
-        return path if path.is_file() else None
+        # The best epoch's weights are written first: without them it is no run that could be finished.
+        return path if path.is_file() and (self.work / BEST).is_file() else None
 
     def write(self, path: Path, module: StageModule, epoch: int, metrics: dict[str, float]) -> None:
         """The checkpoint of a module as it is after an epoch with these metrics."""
