@@ -1,13 +1,16 @@
-"""The whole pipeline once, tiny, in this process: what the campaign ends, starves and confuses.
+"""The whole pipeline once, tiny, in a process of its own: what the campaign ends, starves and confuses.
 
-python -m naics_pipeline_tests.faults.once SOURCE DATA BASE
+The processes are forked from one that has loaded the libraries, so that what a fault meets is work and not imports.
 """
 
+import multiprocessing
 import os
 import resource
 import signal
 import sys
 import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from naics_pipeline.failures import explanation
@@ -22,30 +25,83 @@ TINY = {
     "taxonomy.validation_fraction": 0,
     "evaluation.baselines": False,
 }
+LOADED = multiprocessing.get_context("forkserver")
+# With all that assets import when they run.
+LOADED.set_forkserver_preload(
+    [
+        "mlflow.store.tracking.sqlalchemy_store",
+        "peft",
+        "naics_pipeline.text_model.training.loop",
+        "naics_pipeline.graph_model.refine",
+        "naics_pipeline.evaluation.summary",
+        __name__,
+    ]
+)
 
 
-def main(source: str, data: str, base: str) -> int:
-    """0 where everything was made; else the message of what failed is the last line."""
-    limit_what_is_asked()
-    result = runs.materialize("*", Path(data), source=source, model__base=base, **TINY)
-    if result.success:
-        return 0
-    failed = next(event for event in result.all_events if event.is_step_failure)
-    print(f"{failed.step_key} failed: {explanation(failed.event_specific_data)}", flush=True)
-    return 1
+@dataclass(frozen=True)
+class Limits:
+    """What a run has to live with.
+
+    Attributes:
+        largest_file: bytes.
+        memory: bytes beyond what the libraries take.
+        clock_jump: seconds, and when it comes, in seconds from the start.
+    """
+
+    largest_file: int | None = None
+    memory: int | None = None
+    clock_jump: tuple[float, float] | None = None
+
+    def set(self) -> None:
+        if self.largest_file is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest_file, self.largest_file))
+        if self.memory is not None:
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (taken + self.memory, taken + self.memory))
+        if self.clock_jump is not None:
+            real, begun = time.time, time.monotonic()
+            jump, after = self.clock_jump
+            time.time = lambda: real() + (jump if time.monotonic() - begun > after else 0)
 
 
-def limit_what_is_asked() -> None:
-    """Limits by the environment: LARGEST_FILE and MEMORY in bytes, CLOCK_JUMP in seconds."""
-    if largest := os.environ.get("LARGEST_FILE"):
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
-    if memory := os.environ.get("MEMORY"):
-        resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
-    if jump := os.environ.get("CLOCK_JUMP"):
-        real, begun = time.time, time.monotonic()
-        time.time = lambda: real() + (float(jump) if time.monotonic() - begun > 8 else 0)
+def load() -> None:
+    """Loads the libraries, so that no run is counted as longer for it."""
+    process = LOADED.Process(target=int)
+    process.start()
+    process.join()
 
 
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+class Once:
+    """A process that makes everything in `data`."""
+
+    def __init__(self, source: Path, data: Path, base: Path, limits: Limits) -> None:
+        self._said, saying = LOADED.Pipe(duplex=False)
+        self.process = LOADED.Process(target=_run, args=(source, data, base, limits, saying))
+        self.process.start()
+        saying.close()
+
+    def end(self, seconds: float = 600) -> str | None:
+        """Waits for its end; returns why not everything was made, None where it was."""
+        try:
+            if not self._said.poll(seconds):
+                self.process.kill()
+                return f"no end after {seconds} seconds"
+            return self._said.recv()
+        except EOFError:
+            return "it was killed"
+        finally:
+            self.process.join()
+
+
+def _run(source: Path, data: Path, base: Path, limits: Limits, saying: Connection) -> None:
+    # What Dagster logs is in its events, too.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    limits.set()
+    try:
+        result = runs.materialize("*", data, source=str(source), model__base=str(base), **TINY)
+        failed = next((event for event in result.all_events if event.is_step_failure), None)
+        saying.send(failed and f"{failed.step_key} failed: {explanation(failed.event_specific_data)}")
+    except BaseException as error:
+        saying.send(repr(error))
