@@ -68,7 +68,7 @@ def _colour(name: str, position: int) -> str:
 
 
 def training_curves(
-    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    histories: Mapping[str, Sequence[Mapping[str, float | None]]],
     metrics: Sequence[str] | None = None,
     *,
     overlaid: bool = False,
@@ -77,12 +77,12 @@ def training_curves(
 
     Args:
         overlaid: the histories are those of several runs, and lie over one another.
-        histories: stage → its epochs, each a row of named numbers.
+        histories: stage → its epochs, each a row of named numbers; None where a file says that there was none.
         metrics: which to draw; None: all but `epoch`, in the order of first appearance.
     """
     rows = [row for history in histories.values() for row in history]
     names = list(metrics or dict.fromkeys(name for row in rows for name in row if name != "epoch"))
-    names = [name for name in names if any(np.isfinite(row.get(name, np.nan)) for row in rows)] or ["loss"]
+    names = [name for name in names if np.isfinite(_values(rows, name)).any()] or ["loss"]
     columns = min(3, len(names))
     height = -(-len(names) // columns)
     stages = list(histories)
@@ -94,7 +94,7 @@ def training_curves(
         for panel, name in zip(axes, names, strict=False):
             start = 0
             for stage, colour in zip(stages, palette, strict=True):
-                values = np.array([row.get(name, np.nan) for row in histories[stage]], dtype=np.float64)
+                values = _values(histories[stage], name)
                 epochs = start + 1 + np.arange(len(values))
                 known = np.isfinite(values)
                 marker = "o" if known.sum() < 30 else None
@@ -105,6 +105,11 @@ def training_curves(
         if stages:
             axes[0].legend(fontsize=8)
     return buffer.getvalue()
+
+
+def _values(rows: Sequence[Mapping[str, float | None]], name: str) -> np.ndarray:
+    """(rows,) float64, NaN where there is none."""
+    return np.array([row.get(name) for row in rows], dtype=np.float64)
 
 
 def distance_scatter(distances: Mapping[str, np.ndarray], tree: Tree) -> bytes:

@@ -38,11 +38,14 @@ def test_pictures_of_distances_and_radii(tree: Tree) -> None:
 
 def test_a_panel_for_every_metric_that_any_stage_has() -> None:
     easy = [{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0}]
-    hard = [{"epoch": 0, "loss": 0.5, "spearman": float("nan")}, {"epoch": 1, "loss": 0.4, "spearman": 0.9}]
+    hard = [
+        {"epoch": 0, "loss": 0.5, "spearman": float("nan"), "parent@1": None},
+        {"epoch": 1, "loss": 0.4, "spearman": 0.9},
+    ]
     one, two = training_curves({"01_easy": easy}), training_curves({"01_easy": easy, "02_hard": hard})
     assert size(two)[0] == pytest.approx(2 * size(one)[0], rel=0.01)
     assert size(training_curves({"01_easy": easy, "02_hard": hard}, ["loss"])) == size(one)
-    assert size(training_curves({}))
+    assert size(training_curves({"01_easy": [{"epoch": 0, "loss": None}]})) == size(training_curves({}))
 
 
 def test_hardness_of_a_table_that_lacks_some() -> None:
