@@ -76,6 +76,18 @@ def test_a_stage_without_any_pair_is_refused(sample_tree: Tree) -> None:
         pair_mask(stage(positive_levels=[2]), two, none(two))
 
 
+def test_a_pair_is_none_whose_negatives_are_all_held_out() -> None:
+    family = Tree.from_codes(["11", "111", "112", "113"])
+    held_out = none(family)
+    held_out[1, [2, 3]] = held_out[[2, 3], 1] = True
+    given = stage(positive_levels=[2], positive_distance_max=None)
+    assert np.argwhere(pair_mask(given, family, none(family))).tolist() == [[1, 0], [2, 0], [3, 0]]
+    assert np.argwhere(pair_mask(given, family, none(family), held_out)).tolist() == [[2, 0], [3, 0]]
+    held_out[2, 3] = held_out[3, 2] = True
+    with pytest.raises(SettingsError, match="stage s: no pair"):
+        pair_mask(given, family, none(family), held_out)
+
+
 def test_at_most_max_positives_an_anchor(sample_tree: Tree) -> None:
     allowed = pair_mask(stage(), sample_tree, none(sample_tree))
     drawn = draw_pairs(allowed, 3, np.random.default_rng(0))

@@ -51,7 +51,7 @@ def inspect_stage(
     if not stage.all_phases:
         raise SettingsError(f"stage {stage.name} draws no pairs of codes: it learns from short texts alone.")
     candidates = Candidates.of(tree, excluded, held_out)
-    allowed = pair_mask(stage, tree, excluded) & ~held_out
+    allowed = pair_mask(stage, tree, excluded, held_out) & ~held_out
     found = []
     for number, phase in enumerate(stage.all_phases):
         generator = np.random.default_rng([seed, number])

@@ -8,11 +8,12 @@ from naics_pipeline.text_model.curriculum.negatives.policy import Pairs
 from naics_pipeline.text_model.curriculum.stage import Stage
 
 
-def pair_mask(stage: Stage, tree: Tree, excluded: np.ndarray) -> np.ndarray:
-    """(N, N) bool: which (anchor, positive) the stage's keys allow.
+def pair_mask(stage: Stage, tree: Tree, excluded: np.ndarray, held_out: np.ndarray | None = None) -> np.ndarray:
+    """(N, N) bool: which (anchor, positive) the stage's keys allow, each with some code that can be its negative.
 
     Args:
         excluded: (N, N) bool, pairs of codes that exclude one another.
+        held_out: (N, N) bool, pairs that are no negatives either; None: every pair may be.
 
     Raises:
         SettingsError: a relation is not one of the taxonomy's, or no pair is left.
@@ -37,12 +38,12 @@ def pair_mask(stage: Stage, tree: Tree, excluded: np.ndarray) -> np.ndarray:
         allowed &= tree.lca_depth() == (tree.level - LEVELS[0] + 1)[None, :]
     if stage.pairs == "exclusions":
         allowed &= distance < np.where(excluded, distance, 0).max(axis=1, keepdims=True)
-    # A pair without any code farther away than the positive has no negative.
-    allowed &= distance < distance.max(axis=1, keepdims=True)
+    seen = distance if held_out is None else np.where(held_out, 0, distance)
+    allowed &= distance < seen.max(axis=1, keepdims=True)
     if not allowed.any():
         raise SettingsError(
             f"stage {stage.name}: no pair of the taxonomy has positive_levels {list(stage.positive_levels)} within the "
-            "given distances and relations. Widen them."
+            "given distances and relations and a code farther away that may be its negative. Widen them."
         )
     return allowed
 

@@ -70,7 +70,9 @@ class Plan:
         held_out = hashed | ~(trained[:, None] & trained)
         policies = _policies(stage, inputs, held_out) if draws_pairs else {}
         _refuse_idle(stage, settings, reads_queries or draws_pairs, policies)
-        allowed = pair_mask(stage, inputs.tree, inputs.excluded) if draws_pairs else np.zeros_like(held_out)
+        allowed = np.zeros_like(held_out)
+        if draws_pairs:
+            allowed = pair_mask(stage, inputs.tree, inputs.excluded, held_out)
         return cls(
             inputs=inputs,
             stage=stage,
