@@ -206,9 +206,10 @@ def pod_of_training(pod: Pod) -> dict[str, Any]:
     accelerator = {"nvidia.com/gpu": str(pod.gpus)} if pod.gpus else {}
     resources = {"requests": asked | accelerator, "limits": {"memory": pod.memory} | accelerator}
     # More than Kubernetes' default of 30 seconds: a step that is told to end still sends what it has.
-    return {
-        "dagster-k8s/config": {
-            "container_config": {"resources": resources},
-            "pod_spec_config": {"termination_grace_period_seconds": 60},
-        }
-    }
+    container: dict[str, Any] = {"resources": resources}
+    spec: dict[str, Any] = {"termination_grace_period_seconds": 60}
+    if pod.gpus > 1:
+        # Through which the processes of several GPUs exchange vectors; a container has 64 MB of it.
+        container["volume_mounts"] = [{"name": "shared-memory", "mount_path": "/dev/shm"}]
+        spec["volumes"] = [{"name": "shared-memory", "empty_dir": {"medium": "Memory"}}]
+    return {"dagster-k8s/config": {"container_config": container, "pod_spec_config": spec}}

@@ -142,7 +142,7 @@ class Objective(Section):
 
 
 class Training(Section):
-    queries_per_batch: int = Field(256, ge=1, description="short texts read afresh in a step")
+    queries_per_batch: int = Field(256, ge=1, description="short texts read afresh in a step, by all devices together")
     queries_per_epoch: int | None = Field(None, ge=1, description="short texts an epoch reads, drawn anew; null: all")
     variations: float = Field(
         0.25, ge=0, description="texts made of a code's examples (joined, turned round, misspelt), as a share of them"
@@ -167,6 +167,8 @@ class Training(Section):
     left_out_fraction: float = Field(
         0.0, ge=0, lt=1, description="share of six-digit codes that no training sees, to measure what generalises"
     )
+    devices: int = Field(1, ge=1, description="of each machine; a process for each reads its share of a step's texts")
+    nodes: int = Field(1, ge=1, description="machines that train together, where torchrun starts the processes")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16 on CUDA only")
 
 

@@ -239,7 +239,7 @@ def test_assets_share_the_processors(monkeypatch, instance, processors, asked, a
 
 
 def test_on_kubernetes_a_step_that_trains_gets_a_pod_of_the_size_that_is_set():
-    tags = executor.pod_of_training(Pod(cpu="8", memory="32Gi", gpus=1))
+    tags = executor.pod_of_training(Pod(cpu="8", memory="32Gi", gpus=2))
     job = construct_dagster_k8s_job(
         DagsterK8sJobConfig(job_image="naics-pipeline", dagster_home="/opt/dagster"),
         ["dagster"],
@@ -248,9 +248,12 @@ def test_on_kubernetes_a_step_that_trains_gets_a_pod_of_the_size_that_is_set():
     )
     pod = job.spec.template.spec
     (container,) = pod.containers
-    assert container.resources.requests == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}
-    assert container.resources.limits == {"memory": "32Gi", "nvidia.com/gpu": "1"}
+    assert container.resources.requests == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "2"}
+    assert container.resources.limits == {"memory": "32Gi", "nvidia.com/gpu": "2"}
     assert pod.termination_grace_period_seconds == 60
+    # Memory that the processes of two GPUs share.
+    (shared,) = [mount.name for mount in container.volume_mounts if mount.mount_path == "/dev/shm"]
+    assert [volume.empty_dir.medium for volume in pod.volumes if volume.name == shared] == ["Memory"]
     assert "nvidia.com/gpu" not in str(executor.pod_of_training(Pod()))
 
 

@@ -27,9 +27,10 @@ from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import said_last
 from naics_pipeline.resources import Accelerator, Tracking
+from naics_pipeline.settings import Training
 from naics_pipeline.storage import Store, fingerprint
 from naics_pipeline.text_model.curriculum.stage import Stage, final_stage, lineage, load_curriculum
-from naics_pipeline.text_model.version import code_version
+from naics_pipeline.text_model.version import WITHOUT_EFFECT, code_version
 
 if TYPE_CHECKING:
     from naics_pipeline.text_model.embeddings import Embeddings
@@ -42,7 +43,10 @@ NAME = "text_embeddings.parquet"
 PLACES = "text_places.parquet"
 QUERIES = "text_queries.parquet"
 LABELLED = "text_labelled.parquet"
-READ_BY_TRAINING = ("seed", "taxonomy", "tokens", "model", "objective", "training")
+READ_BY_TRAINING = (
+    *("seed", "taxonomy", "tokens", "model", "objective"),
+    *(f"training.{name}" for name in Training.model_fields if name not in WITHOUT_EFFECT),
+)
 EMBEDDING_COLUMNS = columns(
     index=("u32", "number of the row"),
     level=("u8", "number of digits, 2 to 6"),

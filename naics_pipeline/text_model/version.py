@@ -6,6 +6,8 @@ from pathlib import Path
 import naics_pipeline
 from naics_pipeline.storage import fingerprint
 
+WITHOUT_EFFECT = ("devices", "nodes")
+"""Settings of `training` that change how long it takes, and not what comes out."""
 _READ_BY_TRAINING = ("text_model", "geometry", "taxonomy/tree.py", "taxonomy/triplets.py")
 
 

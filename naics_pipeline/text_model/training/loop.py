@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import polars as pl
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,12 +25,35 @@ from naics_pipeline.text_model.inference import TextEmbedder
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.training.batches import Epochs, Plan, epochs_of, validation_batch
 from naics_pipeline.text_model.training.inputs import KIND_NAMES, TrainingInputs, load_inputs
+from naics_pipeline.text_model.training.launch import EndAtOnce, together
 from naics_pipeline.text_model.training.module import StageModule
+from naics_pipeline.text_model.training.processes import leader_first, world
 from naics_pipeline.text_model.training.report import EpochReport, OnEpoch
 from naics_pipeline.text_model.training.run import LIGHTNING, KeepBest, Run, alone_in, stage_key, work_directory
 from naics_pipeline.text_model.training.validation import Metrics
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a stage has to know; each reads and writes the same places.
+
+    Attributes:
+        frames: descriptions, index_entries, and the activity phrases of cross-reference statements (phrase, code,
+            under).
+        token_cache, hidden_cache: directories of the caches.
+        directory: of the stage.
+        start_from: directory of the stage before; None for the first.
+    """
+
+    stage: Stage
+    settings: Settings
+    frames: dict[str, pl.DataFrame]
+    token_cache: Path
+    hidden_cache: Path
+    directory: Path
+    start_from: Path | None
 
 
 @dataclass(frozen=True)
@@ -82,22 +108,34 @@ def train_stage(
         ModelError: the base model or the checkpoint to start from cannot be used.
     """
     frames = {"descriptions": descriptions, "index_entries": index_entries, "phrases": phrases}
-    start_key = None if start_from is None else read_stage(start_from)["key"]
-    base = locate(settings.model.base, settings.model.base_sha256)
-    key = stage_key(stage, settings, frames, base, start_key)
-    torch.manual_seed(settings.seed)
-    model = TextModel(base, settings, descriptions["code"].to_list()).to(resolve(settings.accelerator))
-    caches = {"token_cache": token_cache, "hidden_cache": hidden_cache}
-    inputs = load_inputs(descriptions, index_entries, phrases, settings, **caches, model=model)
-    module = _module(model, Plan.of(inputs, stage, settings), metrics, start_from)
-    report = EpochReport(stage.name, epochs_of(stage, settings), on_epoch)
+    job = Job(stage, settings, frames, token_cache, hidden_cache, directory, start_from)
     with alone_in(directory):
-        run = Run(key, stage, settings, work_directory(directory, key))
-        _fit(module, report, run)
+        with together(settings, job):
+            module, report, run = fit(job, metrics, on_epoch)
         if shortfall := module.state.shortfall():
             logger.warning("Stage %s: %s", stage.name, shortfall)
         run.finish(module, report.history, directory)
         return _result(module, report, directory)
+
+
+def fit(job: Job, metrics: Metrics, on_epoch: OnEpoch) -> tuple[StageModule, EpochReport, Run]:
+    """One process's part in the training of a stage."""
+    stage, settings, frames = job.stage, job.settings, job.frames
+    start_key = None if job.start_from is None else read_stage(job.start_from)["key"]
+    base = locate(settings.model.base, settings.model.base_sha256)
+    key = stage_key(stage, settings, frames, base, start_key)
+    torch.manual_seed(settings.seed)
+    model = TextModel(base, settings, frames["descriptions"]["code"].to_list()).to(resolve(settings.accelerator))
+    with leader_first():
+        inputs = load_inputs(
+            **frames, settings=settings, token_cache=job.token_cache, hidden_cache=job.hidden_cache, model=model
+        )
+        work = work_directory(job.directory, key)
+    module = _module(model, Plan.of(inputs, stage, settings), metrics, job.start_from)
+    report = EpochReport(stage.name, epochs_of(stage, settings), on_epoch)
+    run = Run(key, stage, settings, work)
+    _fit(module, report, run)
+    return module, report, run
 
 
 def _module(model: TextModel, plan: Plan, metrics: Metrics, start_from: Path | None) -> StageModule:
@@ -118,6 +156,8 @@ def _fit(module: StageModule, report: EpochReport, run: Run) -> None:
     """Trains to the end of the stage, from the last epoch that an unfinished run left."""
     resume = ModelCheckpoint(run.work, LIGHTNING, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks = [report, KeepBest(run, report), *_early_stopping(module.settings), resume]
+    if world() > 1:
+        callbacks.append(EndAtOnce())
     trainer = _trainer(module.settings, report.epochs, callbacks, run.work)
     if run.unfinished:
         logger.info("Stage %s goes on from its last finished epoch", module.plan.stage.name)
@@ -165,6 +205,16 @@ def places_of(embedder: TextEmbedder, inputs: TrainingInputs, vectors: Tensor) -
     return embedder.texts(inputs.tree.codes[short.code], vectors, columns)
 
 
+def _strategy() -> DDPStrategy | str:
+    if world() == 1:
+        return "auto"
+    # All processes score the same batches, and the first one's metrics count.
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
+    # A step may leave out a channel's adapter; tables are equal by what is read into them.
+    environment = LightningEnvironment()
+    return DDPStrategy(cluster_environment=environment, find_unused_parameters=True, forward_sync_buffers=False)
+
+
 def _early_stopping(settings: Settings) -> list[Callback]:
     patience = settings.training.early_stopping_patience
     return [] if patience is None else [EarlyStopping("val/loss", patience=patience)]
@@ -180,7 +230,9 @@ def _trainer(settings: Settings, epochs: int, callbacks: list[Callback], work: P
         default_root_dir=str(work),
         max_epochs=epochs,
         accelerator="gpu" if device == "cuda" else device,
-        devices=1,
+        devices=settings.training.devices,
+        num_nodes=settings.training.nodes,
+        strategy=_strategy(),
         precision=precision,
         gradient_clip_val=settings.training.gradient_clip,
         accumulate_grad_batches=settings.training.accumulate,

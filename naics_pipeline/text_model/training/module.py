@@ -19,6 +19,7 @@ from naics_pipeline.text_model.training.batches import Batch, Plan, epochs_of
 from naics_pipeline.text_model.training.checks import refuse_non_finite
 from naics_pipeline.text_model.training.optimiser import optimiser
 from naics_pipeline.text_model.training.outlook import prepare
+from naics_pipeline.text_model.training.processes import joined, leads, own_dropout, own_share, told
 from naics_pipeline.text_model.training.tables import TextTables
 from naics_pipeline.text_model.training.validation import Metrics, Validation
 
@@ -50,11 +51,14 @@ class StageModule(pl.LightningModule):
         self.validation = Validation(plan, self.tree, metrics)
         self.last_good: Path | None = None
         self.chosen: Tensor | None = None
+        self.dropout = torch.Generator()
 
     def begin_epoch(self) -> CurriculumState:
         """Makes ready what an epoch starts from; the state its batches are drawn by."""
         # Dropout of an epoch depends on nothing but seed and epoch, so that a resumed run repeats it.
-        torch.manual_seed(self.settings.seed * 10_007 + self.current_epoch)
+        seed = self.settings.seed * 10_007 + self.current_epoch
+        torch.manual_seed(seed)
+        self.dropout.manual_seed(seed)
         if not self.tables.fresh:
             self.tables.renew(self.model)
         self.tables.fresh = self.plan.frozen
@@ -84,11 +88,11 @@ class StageModule(pl.LightningModule):
         if self.plan.frozen:
             queries = short[batch["query_row"]]
         else:
-            texts = Ragged(batch["query_values"].cpu().numpy(), batch["query_offsets"].cpu().numpy())
+            with own_dropout(self.dropout):
+                queries, live = self._read_queries(batch), self._read_live(batch["live"])
             known = (batch["query_row"] >= 0).nonzero().squeeze(-1)
-            queries = self.model.read_short(texts, self._base_vectors(texts, batch["query_row"]))
             short = self.tables.short.replace(batch["query_row"][known], queries[known])
-            long |= self._read_live(batch["live"])
+            long |= live
         present = drop_channels(self.tables.present, self.settings.model.channel_dropout)
         kept = torch.rand(len(present), 1, device=present.device) >= self.settings.model.offset_dropout
         codes = self.tables.codes(short, long, present)
@@ -145,6 +149,13 @@ class StageModule(pl.LightningModule):
         suspects = self._suspects()
         return 0 if suspects is None else int(suspects.of(batch["anchor"], batch["negative"]).sum())
 
+    def _read_queries(self, batch: Batch) -> Tensor:
+        """(Q, width), of a batch's queries."""
+        every = Ragged(batch["query_values"].cpu().numpy(), batch["query_offsets"].cpu().numpy())
+        own = own_share(len(every))
+        texts, rows = every.taken(own), batch["query_row"][torch.from_numpy(own).to(self.device)]
+        return joined(self.model.read_short(texts, self._base_vectors(texts, rows)), len(every))
+
     def _base_vectors(self, texts: Ragged, row: Tensor) -> Tensor:
         """What the base says of a batch's queries: kept of the table's texts, read of those that are made up."""
         vectors = self.tables.base_short[row]
@@ -155,19 +166,19 @@ class StageModule(pl.LightningModule):
 
     def _read_live(self, live: Tensor) -> dict[str, Tensor]:
         """Tables of the long texts that learn, with those of the live codes read afresh."""
-        rows, long = live.cpu().numpy(), self.plan.inputs.long
+        long, own = self.plan.inputs.long, live.cpu().numpy()[own_share(len(live))]
         return {
-            name: self.tables.long[name].replace(live, self.model.read(name, long[name], rows))
+            name: self.tables.long[name].replace(live, joined(self.model.read(name, long[name], own), len(live)))
             for name in LONG_CHANNELS
-            if self.model.encoder.learns(name) and len(rows)
+            if self.model.encoder.learns(name) and len(live)
         }
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, _: int) -> None:
         if not self.tables.fresh:
             self.tables.renew(self.model)
-        values = self.validation(self.model, self.objective, self.tables, pairs_of(batch))
-        self.log_dict(values, batch_size=1)
+        measured = self.validation(self.model, self.objective, self.tables, pairs_of(batch)) if leads() else None
+        self.log_dict(told(measured), batch_size=1)
 
     def configure_optimizers(self) -> Any:
         return optimiser(self.model, self.objective, self.plan.stage, self.settings.training, self.steps)

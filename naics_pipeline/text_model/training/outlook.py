@@ -8,6 +8,7 @@ from naics_pipeline.geometry.kmeans import kmeans
 from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.training.batches import Plan
+from naics_pipeline.text_model.training.processes import of_leader, told
 from naics_pipeline.text_model.training.tables import TextTables
 
 logger = logging.getLogger(__name__)
@@ -28,14 +29,14 @@ def prepare(state: CurriculumState, plan: Plan, model: TextModel, tables: TextTa
     said = tables.code_vectors()
     points, gate = model.fusion(said.channels, said.present, model.offset)
     if "points" in needs:
-        state.see("points", model.fusion.distances(points, points).float().cpu().numpy())
+        state.see("points", of_leader(model.fusion.distances(points, points).float()).cpu().numpy())
     if "gates" in needs and gate is not None:
         # Hellinger distance, of probabilities.
         root = gate.float().sqrt()
-        state.see("gates", torch.cdist(root, root).cpu().numpy())
+        state.see("gates", of_leader(torch.cdist(root, root)).cpu().numpy())
     if rule is not None and clusters_now:
         curvature = float(model.fusion.curvature)
-        found = kmeans(points.cpu(), rule.clusters, seed=plan.settings.seed + state.epoch, curvature=curvature)
+        found = told(kmeans(points.cpu(), rule.clusters, seed=plan.settings.seed + state.epoch, curvature=curvature))
         state.clusters = found.cluster.numpy()
         size = torch.bincount(found.cluster, minlength=rule.clusters)
         logger.info(

@@ -9,6 +9,7 @@ import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback
 
 from naics_pipeline.text_model.training.module import StageModule
+from naics_pipeline.text_model.training.processes import told
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class EpochReport(Callback):
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         values["seconds"] = time.monotonic() - self.started
         values["learning_rate"] = float(trainer.optimizers[0].param_groups[1]["lr"])
-        values |= module.state.logged(module.plan.stage)
+        values = told(values | module.state.logged(module.plan.stage))
         module.state.metrics = values
         self.history.append(values)
         logger.info(

@@ -21,8 +21,9 @@ from naics_pipeline.text_model.base import weights_sha256
 from naics_pipeline.text_model.checkpoints import BEST, LAST, Checkpoint, write_checkpoint
 from naics_pipeline.text_model.curriculum.stage import Stage
 from naics_pipeline.text_model.training.module import StageModule
+from naics_pipeline.text_model.training.processes import leads
 from naics_pipeline.text_model.training.report import EpochReport
-from naics_pipeline.text_model.version import code_version
+from naics_pipeline.text_model.version import WITHOUT_EFFECT, code_version
 
 logger = logging.getLogger(__name__)
 LIGHTNING = "last"
@@ -34,13 +35,15 @@ def stage_key(
 ) -> str:
     """A hash of all that a stage's checkpoint depends on.
 
-    It covers the code, the stage's file, settings, texts, the weights of the base, and the stage it starts from.
+    It covers the code, the stage's file, settings, texts, the weights of the base, and the stage it starts from; not on
+    how many devices it runs, so that a run may go on with more or fewer.
 
     Args:
         base: directory of the located base model.
         start_key: key of the stage before.
     """
-    read = settings.model_dump(mode="json", include={"seed", "taxonomy", "tokens", "model", "objective", "training"})
+    sections = {"seed", "taxonomy", "tokens", "model", "objective", "training"}
+    read = settings.model_dump(mode="json", include=sections, exclude={"training": set(WITHOUT_EFFECT)})
     contents = {name: frame.to_dict(as_series=False) for name, frame in frames.items()}
     return fingerprint(code_version(), stage.model_dump(mode="json"), read, contents, weights_sha256(base), start_key)
 
@@ -138,7 +141,7 @@ class KeepBest(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, StageModule)
         history = self.report.history
-        if self.report.best_epoch() == len(history) - 1:
+        if leads() and self.report.best_epoch() == len(history) - 1:
             self.run.write(self.run.work / BEST, module, len(history) - 1, history[-1])
         # Lightning writes its own file after this.
         module.last_good = self.run.work / f"{LIGHTNING}.ckpt"

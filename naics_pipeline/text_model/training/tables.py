@@ -8,10 +8,14 @@ from torch import Tensor, nn
 from naics_pipeline.text_model.model import CodeVectors, TextModel
 from naics_pipeline.text_model.tokens import LONG_CHANNELS
 from naics_pipeline.text_model.training.inputs import TrainingInputs
+from naics_pipeline.text_model.training.processes import joined, leader_first, own_share
 
 
 class LiveTable(nn.Module):
-    """(rows, width) vectors; the only place where freshly read ones, with their gradient, join the others."""
+    """(rows, width) vectors; the only place where freshly read ones, with their gradient, join the others.
+
+    What several processes have read comes here joined: the tables of all processes are the same.
+    """
 
     values: Tensor
 
@@ -79,16 +83,20 @@ class TextTables(nn.Module):
 
     @torch.no_grad()
     def renew(self, model: TextModel) -> None:
-        """Reads every text anew."""
+        """Reads every text anew, each process a share of them."""
         model.eval()
         tokens = self.inputs.short.tokens
         if self.resting:
-            self.short.renew(self.inputs.cache.short_vectors(model, tokens, self.base_short))
+            with leader_first():
+                self.short.renew(self.inputs.cache.short_vectors(model, tokens, self.base_short))
         else:
-            self.short.renew(model.read_short(tokens, self.base_short))
+            own = own_share(len(tokens))
+            self.short.renew(joined(model.read_short(tokens.taken(own), self.base_short[own]), len(tokens)))
         for name in LONG_CHANNELS:
-            self.long[name].renew(model.read(name, self.inputs.long[name]))
-        self.validation.renew(model.read_short(self.inputs.validation))
+            texts = self.inputs.long[name]
+            self.long[name].renew(joined(model.read(name, texts, own_share(len(texts))), len(texts)))
+        entries = self.inputs.validation
+        self.validation.renew(joined(model.read_short(entries.taken(own_share(len(entries)))), len(entries)))
         self.fresh = True
 
     def long_values(self) -> dict[str, Tensor]:
