@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from naics_pipeline_tests import runs
 from naics_pipeline_tests.conftest import REPOSITORY
+from naics_pipeline_tests.taxonomy.workbooks import small_source
 
 MADE_BY_TRIPLETS_PLUS = [
     "triplets",
@@ -65,17 +66,40 @@ def shell(command: str, environment: dict[str, str], directory: Path = REPOSITOR
     return result.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", ["dagster asset materialize --select 'triplets+'", "dg launch --assets 'triplets+'"]
-)
-def test_the_literal_command_retrains_everything(command, environment, tmp_path):
-    data = tmp_path / "data"
-    given = runs.materialize('+key:"triplets" or key:"activity_phrases" or key:"token_cache"', data)
-    assert given.success
+@pytest.fixture
+def given(environment, tmp_path) -> Path:
+    """The data directory, with all that comes before triplets, and triplets taken away."""
+    data, source = tmp_path / "data", str(small_source().write(tmp_path / "workbooks"))
+    environment["NAICS_SOURCE"] = source
+    made = runs.materialize('+key:"triplets" or key:"activity_phrases" or key:"token_cache"', data, source=source)
+    assert made.success
     shutil.rmtree(data / "triplets")
-    shell(f"source conf/env.sh && {command}", environment)
-    assert [name for name in MADE_BY_TRIPLETS_PLUS if not (data / name).exists()] == []
+    return data
+
+
+@pytest.mark.slow
+def test_the_literal_command_retrains_everything(environment, given):
+    shell("source conf/env.sh && dagster asset materialize --select 'triplets+'", environment)
+    assert [name for name in MADE_BY_TRIPLETS_PLUS if not (given / name).exists()] == []
+
+
+@pytest.mark.slow
+def test_dg_launches_the_same(environment, given):
+    command = "source conf/env.sh && exec dg launch --assets 'triplets+'"
+    launched = subprocess.Popen(["bash", "-c", command], env=environment, cwd=REPOSITORY, start_new_session=True)
+    try:
+        limit = time.monotonic() + 200
+        while not (given / "triplets").exists():
+            assert launched.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+    finally:
+        stop(launched)
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        (run,) = instance.get_runs()
+    evaluated = {"text_evaluation", "refined_evaluation", "evaluation_report"}
+    embedded = {"stage_01_only", "text_embeddings", "refined_embeddings", "naics_index"}
+    assert {key.to_user_string() for key in run.asset_selection} == {"triplets"} | embedded | evaluated
 
 
 def test_outputs_survive_without_a_home_and_from_any_directory(environment, tmp_path):

@@ -21,6 +21,7 @@ from naics_pipeline.storage import Store
 from naics_pipeline.text_model.checkpoints import read_stage
 from naics_pipeline.text_model.embeddings import read_embeddings, write_embeddings
 from naics_pipeline_tests import runs
+from naics_pipeline_tests.taxonomy.workbooks import small_source
 
 EMBEDDINGS = ("text_embeddings", "refined_embeddings")
 QUICK = {
@@ -136,7 +137,8 @@ def test_unseen_entries_lie_beside_the_embeddings_as_points(space, trained_run, 
 
 @pytest.mark.slow
 def test_with_nothing_held_out_the_structure_is_measured_alone(tmp_path, tiny_base):
-    result = runs.materialize("*", tmp_path, model__base=str(tiny_base), taxonomy__held_out_fraction=0, **QUICK)
+    own = {"source": str(small_source().write(tmp_path / "workbooks")), "taxonomy.held_out_fraction": 0}
+    result = runs.materialize("*", tmp_path, model__base=str(tiny_base), **own, **QUICK)
     assert result.success, runs.failure(result)
     refined = json.loads((tmp_path / "reports" / "refined_metrics.json").read_text())
     assert refined["queries"] == 0
@@ -146,7 +148,8 @@ def test_with_nothing_held_out_the_structure_is_measured_alone(tmp_path, tiny_ba
 
 @pytest.mark.slow
 def test_euclidean_points_run_through_to_a_report_that_says_they_were_not_refined(tmp_path, tiny_base):
-    result = runs.materialize("*", tmp_path, model__base=str(tiny_base), model__geometry="euclidean", **QUICK)
+    own = {"source": str(small_source().write(tmp_path / "workbooks")), "model.geometry": "euclidean"}
+    result = runs.materialize("*", tmp_path, model__base=str(tiny_base), **own, **QUICK)
     assert result.success, runs.failure(result)
     assert runs.metadata(result, "refined_embeddings")["gate"] == "refinement skipped"
     refined = json.loads((tmp_path / "reports" / "refined_metrics.json").read_text())

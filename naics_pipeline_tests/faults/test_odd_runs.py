@@ -56,17 +56,16 @@ def finished(data: Path) -> bool:
     [
         (sector, {}, None),
         (line, {}, "one line of descent"),
-        (None, {"evaluation.cutoffs": [1, 3]}, None),
-        (None, {"model.adapters.short.blocks": 0}, None),
-        (None, {"taxonomy.held_out_fraction": 0, "taxonomy.validation_fraction": 0}, None),
+        (small_source, {"evaluation.cutoffs": [1, 3]}, None),
+        (small_source, {"model.adapters.short.blocks": 0}, None),
+        (small_source, {"taxonomy.held_out_fraction": 0, "taxonomy.validation_fraction": 0}, None),
     ],
     ids=["one sector", "one line", "other cutoffs", "no adapter in any block", "nothing left out"],
 )
 def test_it_works_or_is_refused_before_training(source, settings, refused, tmp_path, tiny_base):
     data = tmp_path / "data"
-    given = {"source": str(source().write(tmp_path / "workbooks"))} if source else {}
-    overrides = {"model.base": str(tiny_base), **QUICK, **settings, **given}
-    result = runs.materialize("*", data, **overrides)
+    given = {"source": str(source().write(tmp_path / "workbooks")), "model.base": str(tiny_base)}
+    result = runs.materialize("*", data, **given, **QUICK, **settings)
     if refused is None:
         assert result.success, runs.failure(result)
         assert finished(data)
