@@ -43,12 +43,14 @@ def embeddings_file(sample_tree, tmp_path_factory):
 
 
 def test_config_shows_values_and_where_they_come_from(naics, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NAICS__GRAPH__STEPS", "7")
     code, out, _ = naics("config", "--profile", "sample", "--set", "seed=3")
     assert code == 0
-    assert "environment NAICS__GRAPH__STEPS" in " ".join(out.replace("│", " ").split()) or "GRAPH__STEPS" in out
-    assert "--set seed" in out
-    assert "default" in out
+    rows = [line.replace("│", " ").split() for line in out.splitlines()]
+    assert ["seed", "3", "--set", "seed"] in rows
+    assert ["graph.steps", "7", "environment", "NAICS__GRAPH__STEPS"] in rows
+    assert ["graph.steps_per_epoch", "10", "default"] in rows
 
 
 def test_config_prints_one_value_for_scripts(naics):

@@ -45,7 +45,7 @@ def nearest(
     from naics_pipeline.text_model.embeddings import read_embeddings
 
     store = Store(config.load(profile, overrides(set_)).settings.data_dir)
-    file = embeddings or _newest_kind(store)
+    file = embeddings or _most_refined(store)
     space = read_embeddings(file)
     if space.failed_gate:
         typer.echo(f"{file}: these points failed the gate: {space.failed_gate}. --embeddings names others.", err=True)
@@ -166,6 +166,6 @@ def _answer_table(answer: "Answer") -> Table:
     return table
 
 
-def _newest_kind(store: Store) -> Path:
+def _most_refined(store: Store) -> Path:
     refined, text = "refined_embeddings.parquet", "text_embeddings.parquet"
     return store.local(refined if store.exists(refined) else text)

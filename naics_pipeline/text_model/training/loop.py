@@ -169,8 +169,6 @@ def _fit(module: StageModule, report: EpochReport, run: Run) -> None:
         ckpt_path=run.unfinished,
         weights_only=True,
     )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
 
 
 def _result(module: StageModule, report: EpochReport, directory: Path) -> StageResult:

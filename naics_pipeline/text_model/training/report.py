@@ -24,11 +24,8 @@ class EpochReport(Callback):
         self.stage, self.epochs, self.on_epoch = stage, epochs, on_epoch
         self.history: list[dict[str, float]] = []
 
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == 0:
-            self.started = time.monotonic()
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, StageModule)
