@@ -301,6 +301,7 @@ def test_with_every_pair_held_out_no_term_but_the_radius_is_left(tree: Tree) -> 
     held_out = np.ones_like(_excluded(tree))
     settings = QUICK.model_copy(update={"steps": 4, "steps_per_epoch": 1})
     history = refine(_text(tree), tree, _excluded(tree), settings, seed=1, accelerator="cpu", held_out=held_out).history
+    assert len(history) == 4
     for values in history:
         assert values["stress"] == values["retention"] == values["triplet"] == 0
         assert values["radius"] > 0
