@@ -1,4 +1,7 @@
-"""Runs every module of this package that has ROWS and prints a table for each; names of modules may be given."""
+"""Runs every module of this package that has ROWS and prints a table for each; names of modules may be given.
+
+A module with a `main` of its own (ablations, curves) runs where it is named first; what follows is for it.
+"""
 
 import importlib
 import pkgutil
@@ -9,6 +12,11 @@ from benchmarks.measure import table
 
 
 def main(wanted: list[str]) -> None:
+    if wanted:
+        named = importlib.import_module(f"benchmarks.{wanted[0]}")
+        if hasattr(named, "main"):
+            named.main(wanted[1:])
+            return
     for module in pkgutil.iter_modules(benchmarks.__path__):
         if module.name.startswith("__") or (wanted and module.name not in wanted):
             continue

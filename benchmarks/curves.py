@@ -1,4 +1,4 @@
-"""Quality against one setting at a time, on validation entries: `python -m benchmarks.curves`.
+"""Quality against one setting at a time, on validation entries: `python -m benchmarks curves`.
 
 Every point places the codes anew, by the last stage of the curriculum alone and with the adapters as 00_short_text left
 them, which takes a minute or two where whole training takes half an hour. So the points compare with one another and
@@ -120,7 +120,7 @@ def with_value(settings: Settings, key: str, value: Any) -> Settings:
     return settings.model_copy(update={section: getattr(settings, section).model_copy(update={name: value})})
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     bench = Bench(config.load().settings)
     for key, values in CURVES.items():
         print(f"### {key}\n\n| {key.partition('.')[2]} | {' | '.join(SHOWN)} |\n| --- {'| --- ' * len(SHOWN)}|")
@@ -128,7 +128,3 @@ def main() -> None:
             found = bench.point(with_value(bench.settings, key, value))
             print(f"| {value:g} | {' | '.join(f'{found[name]:.3f}' for name in SHOWN.values())} |", flush=True)
         print()
-
-
-if __name__ == "__main__":
-    main()

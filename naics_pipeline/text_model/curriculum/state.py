@@ -63,7 +63,7 @@ class CurriculumState:
 
     def apart(self, by: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """(B, C) how far codes are from others."""
-        return self.look[by][rows[:, None], columns]
+        return self.look[by][rows].take(columns, axis=1)
 
     def nearest(self, by: str, rows: np.ndarray, width: int | None) -> np.ndarray:
         """(B, width) indices of the codes nearest to some, the nearest first; None: of all codes."""

@@ -60,9 +60,16 @@ class Nearest:
     def _of_batch(self, pairs: Pairs, state: CurriculumState, count: int) -> np.ndarray:
         """Likewise, of the codes that the pairs name."""
         codes = np.unique(np.concatenate([pairs.anchor, pairs.positive]))
-        place = np.argsort(state.apart(self.by, pairs.anchor, codes), axis=1)
-        codes = codes[place]
-        return _first(codes, self._is_negative(pairs, codes), count)[0]
+        apart = state.apart(self.by, pairs.anchor, codes)
+        apart[~self._is_negative(pairs, codes)] = np.inf
+        width = min(count, len(codes))
+        near = np.argpartition(apart, width - 1, axis=1)[:, :width]
+        distance = np.take_along_axis(apart, near, axis=1)
+        order = np.argsort(distance, axis=1)
+        found = np.full((len(apart), count), -1)
+        nearest = np.where(np.isfinite(distance), codes[near], -1)
+        found[:, :width] = np.take_along_axis(nearest, order, axis=1)
+        return found
 
     def _is_negative(self, pairs: Pairs, codes: np.ndarray) -> np.ndarray:
         return hardness_of(self.candidates, pairs, codes) > 0

@@ -72,8 +72,11 @@ def of_groups(codes: np.ndarray, groups: np.ndarray, positive: np.ndarray) -> Ne
 
 
 def hardness_of(candidates: Candidates, pairs: Pairs, codes: np.ndarray) -> np.ndarray:
-    """(B, K) hardness of the codes as negatives of these pairs; 0 of those that may be none."""
-    group = candidates.group[pairs.anchor[:, None], codes]
+    """(B, C) hardness of codes, (B, C) or the same (C,) for all, as negatives of these pairs; 0: may be none."""
+    of_anchor = candidates.group[pairs.anchor]
+    group = of_anchor.take(codes, axis=1) if codes.ndim == 1 else np.take_along_axis(of_anchor, codes, axis=1)
     positive = candidates.half_steps[pairs.anchor, pairs.positive]
-    grades: np.ndarray = GROUP_HARDNESS[positive[:, None], group]
+    # One flat look-up takes half the time of one by two indices.
+    place = positive[:, None] * np.int32(GROUP_HARDNESS.shape[1]) + group
+    grades: np.ndarray = GROUP_HARDNESS.ravel().take(place)
     return grades
