@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from naics_pipeline import config
 from naics_pipeline.evaluation.compare import Comparison, paired_bootstrap
@@ -47,6 +48,8 @@ from naics_pipeline.text_model.version import code_version
 
 FIRST = "00_short_text"
 BUILT_IN = "built-in"
+FRAMES = {"descriptions": "descriptions", "index_entries": "index_entries", "phrases": "activity_phrases"}
+"""What a stage reads → the file of the data directory."""
 DYNAMIC = config.shipped_with() / "conf" / "curriculum_dynamic"
 COLUMNS = {
     "code top-1": "validation/query_top1",
@@ -130,8 +133,7 @@ class Bench:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.root = settings, Path(settings.data_dir)
-        names = {"descriptions": "descriptions", "index_entries": "index_entries", "phrases": "activity_phrases"}
-        self.frames = {name: pl.read_parquet(self.root / f"{file}.parquet") for name, file in names.items()}
+        self.frames = {name: pl.read_parquet(self.root / f"{file}.parquet") for name, file in FRAMES.items()}
         self.tree = Tree.from_codes(self.frames["descriptions"]["code"].to_list())
         self.start, self.kept = self.root / "stages" / FIRST, self.root / "ablations"
         self.caches = {"token_cache": self.kept / "token_cache", "hidden_cache": self.kept / "hidden_states"}
@@ -141,7 +143,8 @@ class Bench:
         """Reads every text by the adapters of the first stage: no row pays for it, and all find it read."""
         model = TextEmbedder.load(self.start / BEST, self.settings.accelerator).model
         inputs = load_inputs(**self.frames, settings=self.settings, model=model, **self.caches)
-        inputs.cache.short_vectors(model, inputs.short.tokens, inputs.base_short)
+        with torch.no_grad():
+            inputs.cache.short_vectors(model, inputs.short.tokens, inputs.base_short)
 
     def measured(self, name: str, row: Row, seed: int, *, final: bool) -> dict[str, Any]:
         """What a row came to with a seed: kept from before, or trained now.
