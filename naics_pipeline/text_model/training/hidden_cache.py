@@ -55,7 +55,7 @@ class HiddenCache:
         place = self._read_by(model, texts)
         for file in self.directory.glob(f"{_READ}-*.npy"):
             if file != place:
-                file.unlink()
+                file.unlink(missing_ok=True)
         if not _is_intact(place):
             self._write(place, vectors.float().cpu().numpy())
 
@@ -89,7 +89,7 @@ class HiddenCache:
         """Removes what was kept of texts or of a base that are no longer used."""
         for file in self.directory.glob("*.npy"):
             if file.name not in self.used and not file.name.startswith(f"{_READ}-"):
-                file.unlink()
+                file.unlink(missing_ok=True)
 
 
 def _digest(content: bytes | memoryview) -> bytes:

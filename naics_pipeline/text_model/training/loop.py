@@ -130,8 +130,10 @@ def fit(job: Job, metrics: Metrics, on_epoch: OnEpoch) -> tuple[StageModule, Epo
         inputs = load_inputs(
             **frames, settings=settings, token_cache=job.token_cache, hidden_cache=job.hidden_cache, model=model
         )
-        work = work_directory(job.directory, key)
     module = _module(model, Plan.of(inputs, stage, settings), metrics, job.start_from)
+    # Not before: a stage that cannot begin leaves no trace.
+    with leader_first():
+        work = work_directory(job.directory, key)
     report = EpochReport(stage.name, epochs_of(stage, settings), on_epoch)
     run = Run(key, stage, settings, work)
     _fit(module, report, run)
