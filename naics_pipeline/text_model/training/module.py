@@ -9,6 +9,7 @@ from torch import Tensor
 
 from naics_pipeline.text_model.checkpoints import Checkpoint
 from naics_pipeline.text_model.curriculum.state import CurriculumState
+from naics_pipeline.text_model.device import give_back_memory
 from naics_pipeline.text_model.fusion import drop_channels
 from naics_pipeline.text_model.losses.balance import choices
 from naics_pipeline.text_model.losses.view import CodePairs, Queries, Suspects, TreeTensors, View
@@ -22,6 +23,9 @@ from naics_pipeline.text_model.training.outlook import prepare
 from naics_pipeline.text_model.training.processes import joined, leads, own_dropout, own_share, told
 from naics_pipeline.text_model.training.tables import TextTables
 from naics_pipeline.text_model.training.validation import Metrics, Validation
+
+TRIM_EVERY = 16
+"""Steps from one return of memory to the next; it takes a hundredth of their time."""
 
 
 class StageModule(pl.LightningModule):
@@ -81,6 +85,10 @@ class StageModule(pl.LightningModule):
         values = {f"train/{name}": value.detach() for name, value in terms.items()} | {"train/loss": loss.detach()}
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx % TRIM_EVERY == 0 and self.device.type == "cpu":
+            give_back_memory()
 
     def read_and_score(self, batch: Batch) -> dict[str, Tensor]:
         """Reads the texts of a batch afresh and gives the terms of the objective, unweighted."""
