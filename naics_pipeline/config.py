@@ -80,6 +80,9 @@ def load(
         update={
             "data_dir": _absolute(settings.data_dir, root),
             "curriculum": _absolute(settings.curriculum, root if (root / settings.curriculum).is_dir() else shipped),
+            "taxonomy": settings.taxonomy.model_copy(
+                update={"corrections": _absolute(named, root) if (named := settings.taxonomy.corrections) else None}
+            ),
             "source": settings.source if settings.source in ("sample", "census") else _absolute(settings.source, root),
         }
     )

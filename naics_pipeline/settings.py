@@ -45,6 +45,9 @@ class Download(Section):
 class Taxonomy(Section):
     held_out_fraction: float = Field(0.2, ge=0, lt=1, description="share of index entries kept for evaluation")
     validation_fraction: float = Field(0.08, ge=0, lt=1, description="share that settings and weights are chosen on")
+    corrections: str | None = Field(
+        None, description="CSV file of further training entries, columns text and code, as `naics serve` saves it"
+    )
 
     @model_validator(mode="after")
     def some_are_left(self) -> Self:

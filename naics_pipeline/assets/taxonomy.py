@@ -36,7 +36,7 @@ def source_cache(store: Store) -> Path:
     group_name="taxonomy",
     kinds={"polars", "parquet"},
     freshness_policy=MONTHLY,
-    code_version=version(2, *SOURCE, "taxonomy"),
+    code_version=version(3, *SOURCE, "taxonomy"),
     metadata=columns(
         code=("string", "six-digit code the entry belongs to"),
         entry=("string", "an activity, as the index words it"),
@@ -48,7 +48,11 @@ def index_entries(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
     books = read_books(conf, store)
     shares = conf.settings.taxonomy
     frame = text.index_entries(books, shares.held_out_fraction, shares.validation_fraction)
-    return frame_output(frame, {"source": books.origin, "splits": rows(frame["split"].value_counts(sort=True))})
+    own = len(frame)
+    if shares.corrections is not None:
+        frame = text.with_corrections(frame, Path(shares.corrections), books.codes["code"])
+    splits = rows(frame["split"].value_counts(sort=True))
+    return frame_output(frame, {"source": books.origin, "splits": splits, "corrections": len(frame) - own})
 
 
 @asset(

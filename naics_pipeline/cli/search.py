@@ -1,4 +1,4 @@
-"""Codes for codes, for free text and for files of it: `nearest`, `search`, `classify`, `benchmark`."""
+"""Codes for codes, for free text and for files of it: `nearest`, `search`, `classify`, `benchmark`, `serve`."""
 
 import json
 from dataclasses import asdict
@@ -92,9 +92,9 @@ def classify(
     """Codes for every row of a file of any size; interrupted, the next run goes on where it stopped."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from naics_pipeline.search.classify import Task, classify_file
+    from naics_pipeline.search.classify import Coding, Task, classify_file
 
-    task = Task(file, out, text, top, threshold)
+    task = Task(file, out, Coding(text, top, threshold))
     loaded = _index(index, base, profile, set_)
     columns = SpinnerColumn(), TextColumn("{task.completed:,} rows, {task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -141,6 +141,31 @@ def benchmark(
         for row in frame.head(rows).iter_rows():
             listed.add_row(*(f"{value:.3f}" if isinstance(value, float) else escape(str(value)) for value in row))
         Console().print(listed)
+
+
+@app.command(epilog="Examples: naics serve · naics serve --port 9000 --index /path/to/naics_index")
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; every one but this machine's own is open to others.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    allow: Annotated[list[str] | None, typer.Option(help="Further name that the page may be reached by.")] = None,
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second of one address.")] = 200.0,
+    index: IndexPath = None,
+    base: Base = None,
+    profile: Profile = None,
+    set_: Set = None,
+) -> None:
+    """A page to search and to code files, and a JSON API (/openapi.json). Nothing that is asked is kept."""
+    import uvicorn
+
+    from naics_pipeline.serve.app import LOCAL, create_app
+    from naics_pipeline.serve.limits import Limits
+
+    app = create_app(_index(index, base, profile, set_), Limits(rate=rate), [*LOCAL, host, *(allow or [])])
+    typer.echo(f"http://{host}:{port}")
+    # No access log: it would hold who asked when.
+    uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
 
 
 def _index(path: Path | None, base: str | None, profile: str | None, set_: list[str] | None) -> "Index":

@@ -6,7 +6,7 @@ Finished rows lie in a directory beside the output until all are done: a run tha
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -27,18 +27,15 @@ _FAULT = "__fault__"
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is to be coded, and how.
+class Coding:
+    """How rows are coded.
 
     Attributes:
-        file, out: CSV or Parquet each, by their suffix.
         text: the column that holds the texts.
         k: how many codes for each row.
         threshold: the answer is the deepest code that is at least so probable.
     """
 
-    file: Path
-    out: Path
     text: str
     k: int = 5
     threshold: float = THRESHOLD
@@ -46,11 +43,6 @@ class Task:
     def __post_init__(self) -> None:
         if self.k < 1 or not 0 < self.threshold <= 1:
             raise NaicsError(f"{self.k} codes with a threshold of {self.threshold}: at least one, and a probability.")
-        for path in (self.file, self.out):
-            if path.suffix.lower() not in SUFFIXES:
-                raise NaicsError(f"{path}: neither CSV nor Parquet by its name; end it in .csv or .parquet.")
-        if self.file.resolve() == self.out.resolve():
-            raise NaicsError(f"{self.out}: would replace its own input; name another file.")
 
     @property
     def new_columns(self) -> list[str]:
@@ -58,6 +50,40 @@ class Task:
         ranks = range(1, self.k + 1)
         names = [*(f"code_{rank}" for rank in ranks), *(f"probability_{rank}" for rank in ranks)]
         return [*names, "answer", "answer_level", "index_version"]
+
+    def check(self, frame: pl.DataFrame, name: Path | str) -> pl.DataFrame:
+        """The rows, if they can be coded.
+
+        Raises:
+            NaicsError: they lack the text column, or have a column of a new name already.
+        """
+        if self.text not in frame.columns:
+            known = ", ".join(column for column in frame.columns if column != _FAULT)
+            raise NaicsError(f"{name}: has no column '{self.text}'. It has {known}: name one with --text.")
+        taken = [column for column in self.new_columns if column in frame.columns]
+        if taken:
+            raise NaicsError(f"{name}: has a column '{taken[0]}' already, which is to be added. Rename it.")
+        return frame
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be coded, and how.
+
+    Attributes:
+        file, out: CSV or Parquet each, by their suffix.
+    """
+
+    file: Path
+    out: Path
+    coding: Coding
+
+    def __post_init__(self) -> None:
+        for path in (self.file, self.out):
+            if path.suffix.lower() not in SUFFIXES:
+                raise NaicsError(f"{path}: neither CSV nor Parquet by its name; end it in .csv or .parquet.")
+        if self.file.resolve() == self.out.resolve():
+            raise NaicsError(f"{self.out}: would replace its own input; name another file.")
 
     @property
     def bad_rows(self) -> Path:
@@ -91,7 +117,7 @@ def classify_file(index: Index, task: Task, on_progress: Callable[[Coded], None]
             bad = pq.read_metadata(path).metadata.get(b"bad", b"0")
             done = Coded(done.rows + frame.height, done.bad + int(bad), done.resumed + frame.height)
         else:
-            coded, faults = _coded(index, task, frame)
+            coded, faults = _coded(index, task.coding, frame)
             table = coded.hstack(pl.DataFrame({_FAULT: faults}, schema={_FAULT: pl.String})).to_arrow()
             count = sum(fault is not None for fault in faults)
             with replacing(path) as temporary:
@@ -121,36 +147,50 @@ def _blocks(task: Task) -> Iterator[pl.DataFrame]:
     """The input's rows with the column `_FAULT`: why a row cannot be used, or null."""
     read = _csv_blocks if task.file.suffix.lower() == ".csv" else _parquet_blocks
     for frame in read(task.file):
-        if task.text not in frame.columns:
-            known = ", ".join(name for name in frame.columns if name != _FAULT)
-            raise NaicsError(f"{task.file}: has no column '{task.text}'. It has {known}: name one with --text.")
-        taken = [name for name in task.new_columns if name in frame.columns]
-        if taken:
-            raise NaicsError(f"{task.file}: has a column '{taken[0]}' already, which is to be added. Rename it.")
-        yield frame
+        yield task.coding.check(frame, task.file)
+
+
+def csv_frames(lines: Iterable[str], name: Path | str, coding: Coding) -> Iterator[pl.DataFrame]:
+    """The rows of a CSV text in blocks, each with the column that says why a row cannot be used, or null.
+
+    Raises:
+        NaicsError: there is no header, or its rows cannot be coded.
+    """
+    for frame in _frames(lines, name):
+        yield coding.check(frame, name)
+
+
+def coded_csv(index: Index, coding: Coding, frame: pl.DataFrame) -> tuple[str, str]:
+    """The header and the rows of such a block with their codes, as CSV."""
+    coded, _ = _coded(index, coding, frame)
+    return coded.clear().write_csv(), coded.write_csv(include_header=False)
 
 
 def _csv_blocks(path: Path) -> Iterator[pl.DataFrame]:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        # A field may be as long as a text is.
-        csv.field_size_limit(1 << 30)
-        reader = csv.reader(line.replace("\0", "") for line in file)
-        header = next(reader, None)
-        if not header or len(set(header)) != len(header):
-            raise NaicsError(f"{path}: its first line has to name each column once.")
-        rows: list[list[str | None]] = []
-        for fields in reader:
-            fault = None
-            if len(fields) != len(header):
-                fault = f"{len(fields)} fields instead of {len(header)}"
-            last = len(header) - 1
-            fitted = [*fields[:last], ",".join(fields[last:])] if len(fields) > len(header) else fields
-            rows.append([*fitted, *[None] * (len(header) - len(fitted)), fault])
-            if len(rows) == ROWS:
-                yield _strings(header, rows)
-                rows = []
-        # The last rows; of a file without any, its columns.
-        yield _strings(header, rows)
+        yield from _frames(file, path)
+
+
+def _frames(lines: Iterable[str], name: Path | str) -> Iterator[pl.DataFrame]:
+    # A field may be as long as a text is.
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(line.replace("\0", "") for line in lines)
+    header = next(reader, None)
+    if not header or len(set(header)) != len(header):
+        raise NaicsError(f"{name}: its first line has to name each column once.")
+    rows: list[list[str | None]] = []
+    for fields in reader:
+        fault = None
+        if len(fields) != len(header):
+            fault = f"{len(fields)} fields instead of {len(header)}"
+        last = len(header) - 1
+        fitted = [*fields[:last], ",".join(fields[last:])] if len(fields) > len(header) else fields
+        rows.append([*fitted, *[None] * (len(header) - len(fitted)), fault])
+        if len(rows) == ROWS:
+            yield _strings(header, rows)
+            rows = []
+    # The last rows; of a file without any, its columns.
+    yield _strings(header, rows)
 
 
 def _strings(header: list[str], rows: list[list[str | None]]) -> pl.DataFrame:
@@ -168,23 +208,23 @@ def _parquet_blocks(path: Path) -> Iterator[pl.DataFrame]:
         raise NaicsError(f"{path}: not a readable Parquet file ({error}).") from error
 
 
-def _coded(index: Index, task: Task, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str | None]]:
-    texts = frame[task.text].cast(pl.String, strict=False).fill_null("").to_list()
+def _coded(index: Index, coding: Coding, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str | None]]:
+    texts = frame[coding.text].cast(pl.String, strict=False).fill_null("").to_list()
     faults: list[str | None] = frame[_FAULT].to_list()
     faults = [fault or (None if text.strip() else "no text") for fault, text in zip(faults, texts, strict=True)]
     usable = np.array([fault is None for fault in faults])
-    k = min(task.k, len(index.candidates))
-    codes = np.full((len(texts), task.k), None, dtype=object)
-    values = np.full((len(texts), task.k), np.nan)
+    k = min(coding.k, len(index.candidates))
+    codes = np.full((len(texts), coding.k), None, dtype=object)
+    values = np.full((len(texts), coding.k), np.nan)
     answer, digits = np.full(len(texts), "", dtype=object), np.zeros(len(texts), dtype=np.int8)
     if usable.any():
         chances = index.predict_proba([text for text, good in zip(texts, usable, strict=True) if good])
         order = np.argsort(-chances, axis=1, kind="stable")[:, :k]
         codes[usable, :k] = index.candidates[order].astype(object)
         values[usable, :k] = np.take_along_axis(chances, order, axis=1)
-        answer[usable], digits[usable] = answer_columns(index, chances, task.threshold)
-    added = {f"code_{rank + 1}": pl.Series(codes[:, rank].tolist(), dtype=pl.String) for rank in range(task.k)}
-    added |= {f"probability_{rank + 1}": pl.Series(values[:, rank]).fill_nan(None) for rank in range(task.k)}
+        answer[usable], digits[usable] = answer_columns(index, chances, coding.threshold)
+    added = {f"code_{rank + 1}": pl.Series(codes[:, rank].tolist(), dtype=pl.String) for rank in range(coding.k)}
+    added |= {f"probability_{rank + 1}": pl.Series(values[:, rank]).fill_nan(None) for rank in range(coding.k)}
     added |= {
         "answer": pl.Series([code or None for code in answer], dtype=pl.String),
         "answer_level": pl.Series(digits),

@@ -5,6 +5,7 @@ An entry is unseen if its split is not `train`: it reaches no text but those in 
 
 import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -102,6 +103,44 @@ def index_entries(books: Workbooks, held_out_fraction: float, validation_fractio
         .then(pl.lit(VALIDATION))
         .otherwise(pl.lit(TRAIN))
     )
+
+
+def with_corrections(entries: pl.DataFrame, path: Path, codes: pl.Series) -> pl.DataFrame:
+    """The index entries, and the texts of a file as further ones to train on; of a text twice the last code holds.
+
+    Args:
+        entries: as `index_entries` gives them.
+        path: CSV file with the columns text and code.
+        codes: those of the classification.
+    Raises:
+        SourceError: the file cannot be read, lacks a column, names no six-digit code, or gives away an entry that
+            results are reported or settings are chosen on; names file and row.
+    """
+    try:
+        given = pl.read_csv(path, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: not a readable CSV file ({str(error).splitlines()[0]}).") from error
+    for column in ("text", "code"):
+        if column not in given.columns:
+            raise SourceError(f"{path}: column '{column}' is missing; a file of corrections has text and code.")
+    given = given.select(pl.col("code").str.strip_chars(), _collapsed("text").alias("entry")).with_row_index("row", 2)
+    unseen = entries.filter(pl.col("split") != TRAIN)["entry"].str.to_lowercase()
+    wrong = {
+        "is no six-digit code of this classification": ~pl.col("code").is_in(codes.implode())
+        | (pl.col("code").str.len_chars() != 6),
+        "comes without a text": pl.col("entry").is_null() | (pl.col("entry") == ""),
+        "is given for a text that is kept from training, to measure on": pl.col("entry")
+        .str.to_lowercase()
+        .is_in(unseen.implode()),
+    }
+    for problem, condition in wrong.items():
+        if len(found := given.filter(condition.fill_null(True))):
+            row, code, entry = found.row(0)
+            raise SourceError(f"{path}, row {row}: '{code}' {problem} ('{entry}'). Take the row out, then run again.")
+    latest = given.unique("entry", keep="last", maintain_order=True)
+    known = entries.filter(pl.col("split") == TRAIN, pl.col("entry").is_in(latest["entry"].implode()))
+    kept = entries.join(known, on=["code", "entry", "split"], how="anti", maintain_order="left")
+    return pl.concat([kept, latest.select("code", "entry", split=pl.lit(TRAIN))])
 
 
 def descriptions(books: Workbooks, entries: pl.DataFrame) -> pl.DataFrame:

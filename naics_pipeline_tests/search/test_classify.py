@@ -9,7 +9,7 @@ import pytest
 
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.search import classify
-from naics_pipeline.search.classify import Coded, Task, classify_file
+from naics_pipeline.search.classify import Coded, Coding, Task, classify_file
 from naics_pipeline.search.index import Index
 
 TEXTS = ["growing soybeans", "grooming of dogs", "", "pizza, delivery", "family restaurants", None, "kennels"]
@@ -32,7 +32,7 @@ def written(path: Path) -> pl.DataFrame:
 def task_of(frame: pl.DataFrame, directory: Path, source: str = "in.csv", out: str = "out.csv", k: int = 2) -> Task:
     file = directory / source
     frame.write_parquet(file) if file.suffix == ".parquet" else frame.write_csv(file)
-    return Task(file, directory / out, "what", k)
+    return Task(file, directory / out, Coding("what", k))
 
 
 @pytest.mark.parametrize("source", ["in.csv", "in.parquet"])
@@ -105,7 +105,7 @@ def test_an_input_that_has_changed_is_coded_anew(frame: pl.DataFrame, index: Ind
 
 def test_rows_that_do_not_fit_the_header_are_kept_and_listed(index: Index, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b"what,id\ngrowing corn,1\nkennels\na,b,c\ngrowing \xff corn,4\n")
-    done = classify_file(index, Task(tmp_path / "in.csv", tmp_path / "out.csv", "what", 1))
+    done = classify_file(index, Task(tmp_path / "in.csv", tmp_path / "out.csv", Coding("what", 1)))
     assert (done.rows, done.bad) == (4, 2)
     found = written(tmp_path / "out.csv")
     assert found["id"].to_list() == ["1", None, "b,c", "4"]
@@ -124,15 +124,15 @@ def test_a_file_without_rows_gives_its_columns(source: str, out: str, index: Ind
 def test_what_cannot_be_coded_is_refused_with_the_way_out(frame: pl.DataFrame, index: Index, tmp_path: Path) -> None:
     task = task_of(frame, tmp_path)
     with pytest.raises(NaicsError, match="no column 'words'"):
-        classify_file(index, Task(task.file, task.out, "words"))
+        classify_file(index, Task(task.file, task.out, Coding("words")))
     with pytest.raises(NaicsError, match="'code_1' already"):
         classify_file(index, task_of(frame.with_columns(code_1=pl.lit("x")), tmp_path))
     with pytest.raises(NaicsError, match="neither CSV nor Parquet"):
-        Task(tmp_path / "in.xlsx", task.out, "what")
+        Task(tmp_path / "in.xlsx", task.out, Coding("what"))
     with pytest.raises(NaicsError, match="its own input"):
-        Task(task.file, task.file, "what")
+        Task(task.file, task.file, Coding("what"))
     with pytest.raises(NaicsError, match="no such file"):
-        classify_file(index, Task(tmp_path / "none.csv", task.out, "what"))
+        classify_file(index, Task(tmp_path / "none.csv", task.out, Coding("what")))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(NaicsError, match="not a readable Parquet"):
-        classify_file(index, Task(tmp_path / "broken.parquet", task.out, "what"))
+        classify_file(index, Task(tmp_path / "broken.parquet", task.out, Coding("what")))
