@@ -81,7 +81,10 @@ def load(
             "data_dir": _absolute(settings.data_dir, root),
             "curriculum": _absolute(settings.curriculum, root if (root / settings.curriculum).is_dir() else shipped),
             "taxonomy": settings.taxonomy.model_copy(
-                update={"corrections": _absolute(named, root) if (named := settings.taxonomy.corrections) else None}
+                update={"corrections": settings.taxonomy.corrections and _absolute(settings.taxonomy.corrections, root)}
+            ),
+            "classification": settings.classification.model_copy(
+                update={"file": settings.classification.file and _absolute(settings.classification.file, root)}
             ),
             "source": settings.source if settings.source in ("sample", "census") else _absolute(settings.source, root),
         }

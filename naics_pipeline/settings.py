@@ -232,6 +232,13 @@ class Evaluation(Section):
     )
 
 
+class Classification(Section):
+    file: str | None = Field(None, description="CSV or Parquet file that the asset `classified` codes; null: no asset")
+    text: str = Field("text", min_length=1, description="its column that says what a business does")
+    top: int = Field(3, ge=1, description="codes for each row")
+    threshold: float = Field(0.5, gt=0, le=1, description="the answer is the deepest code that is so probable")
+
+
 class Pod(Section):
     """What a step that trains asks of Kubernetes, in its words."""
 
@@ -272,4 +279,5 @@ class Settings(Section):
     training: Training = Training()
     graph: Graph = Graph()
     evaluation: Evaluation = Evaluation()
+    classification: Classification = Classification()
     orchestration: Orchestration = Orchestration()

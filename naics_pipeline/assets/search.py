@@ -1,11 +1,12 @@
-"""What users search with: the index of the newest text model."""
+"""What users search with: the index of the newest text model, and a file that it codes."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import asset, data_version, logger, place, version
+from naics_pipeline.assets.common import asset, data_version, defined_conf, logger, place, version
 from naics_pipeline.assets.evaluation import frozen_vectors
 from naics_pipeline.assets.text_model import FINAL, NAME, PLACES, QUERIES
 from naics_pipeline.config import Config
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from naics_pipeline.text_model.embeddings import Embeddings
 
 INDEX = "naics_index"
+CLASSIFIED = "classified.parquet"
+BLOCKS_BETWEEN_MESSAGES = 40
 
 
 @asset(
@@ -56,3 +59,52 @@ def naics_index(
         metadata={**described, "blend": dg.MetadataValue.json(manifest["blend"]), **place(store, INDEX)},
         data_version=data_version(manifest["files"]),
     )
+
+
+def classified_assets(conf: Config) -> list[dg.AssetsDefinition]:
+    """The asset that codes the file which the settings name; none where they name none."""
+    if conf.settings.classification.file is None:
+        return []
+
+    @asset(
+        group_name="search",
+        kinds={"parquet"},
+        code_version=version(1, "classification"),
+        deps=[INDEX],
+    )
+    def classified(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+        """One row for each of a file, with its columns, codes and probabilities; an interrupted run goes on."""
+        from naics_pipeline.search.classify import ROWS, Coded, Coding, Task, classify_file
+        from naics_pipeline.search.index import Index
+
+        chosen = conf.settings.classification
+        assert chosen.file is not None
+        index = Index.load(store.local(INDEX), accelerator=conf.settings.accelerator)
+        task = Task(Path(chosen.file), store.path(CLASSIFIED), Coding(chosen.text, chosen.top, chosen.threshold))
+
+        def say(done: Coded) -> None:
+            logger.info("%s rows, %s without a usable text", f"{done.rows:,}", f"{done.bad:,}")
+
+        def now_and_then(done: Coded) -> None:
+            if done.rows % (BLOCKS_BETWEEN_MESSAGES * ROWS) == 0:
+                say(done)
+
+        done = classify_file(index, task, now_and_then)
+        say(done)
+        for written in (task.out, task.bad_rows):
+            store.publish(written.name)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": done.rows,
+                "rows_without_text": done.bad,
+                "rows_done_earlier": done.resumed,
+                "index_version": index.version,
+                **place(store, CLASSIFIED),
+            },
+            data_version=data_version(index.version, task.out),
+        )
+
+    return [classified]
+
+
+CLASSIFIED_ASSETS = classified_assets(defined_conf())

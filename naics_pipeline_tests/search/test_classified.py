@@ -1,0 +1,58 @@
+"""A file that the settings name is coded by an asset of its own."""
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from naics_pipeline import config
+from naics_pipeline.assets.search import classified_assets
+from naics_pipeline.definitions import default_resources
+from naics_pipeline.search.index import Index
+from naics_pipeline_tests import runs
+
+TEXTS = ["growing soybeans", "", "pizza, delivery"]
+
+
+def coded(data_dir: Path, **chosen: str) -> dg.ExecuteInProcessResult:
+    overrides = {f"classification.{key}": value for key, value in chosen.items()} | {"data_dir": str(data_dir)}
+    return dg.materialize(
+        classified_assets(config.load("sample", overrides)),
+        resources=default_resources(),
+        run_config={"resources": {"conf": {"config": {"profile": "sample", "overrides": overrides}}}},
+        raise_on_error=False,
+    )
+
+
+@pytest.fixture
+def data_dir(index_path: Path, tmp_path: Path) -> Path:
+    shutil.copytree(index_path, tmp_path / "data" / "naics_index")
+    pl.DataFrame({"what": TEXTS}).write_csv(tmp_path / "firms.csv")
+    return tmp_path / "data"
+
+
+def test_without_a_file_there_is_no_such_asset() -> None:
+    assert classified_assets(config.load("sample", {})) == []
+
+
+def test_every_row_is_coded_and_the_index_is_named(data_dir: Path, index: Index, tmp_path: Path) -> None:
+    result = coded(data_dir, file=str(tmp_path / "firms.csv"), text="what", top="1")
+    assert result.success
+    written = pl.read_parquet(data_dir / "classified.parquet")
+    assert written["what"].fill_null("").to_list() == TEXTS
+    assert written["code_1"].null_count() == 1
+    assert "code_2" not in written.columns
+    said = runs.metadata(result, "classified")
+    assert (said["dagster/row_count"], said["rows_without_text"]) == (3, 1)
+    assert said["index_version"] == index.version
+    again = coded(data_dir, file=str(tmp_path / "firms.csv"), text="what", top="1")
+    assert runs.data_version(again, "classified") == runs.data_version(result, "classified")
+
+
+def test_a_missing_column_is_named(data_dir: Path, tmp_path: Path) -> None:
+    result = coded(data_dir, file=str(tmp_path / "firms.csv"), text="activity")
+    assert not result.success
+    assert "has no column 'activity'. It has what" in runs.failure(result)
+    assert not (data_dir / "classified.parquet").exists()
