@@ -6,10 +6,10 @@ A module here is a group of commands: a `typer.Typer` called `app` that joins `G
 import typer
 from rich.console import Console
 
-from naics_pipeline.cli import evaluation, runs, search, settings, training, viewers
+from naics_pipeline.cli import evaluation, runs, search, settings, taxonomy, training, viewers
 from naics_pipeline.errors import NaicsError
 
-GROUPS = (settings, evaluation, runs, search, viewers, training)
+GROUPS = (settings, evaluation, runs, search, viewers, training, taxonomy)
 
 app = typer.Typer(
     no_args_is_help=True,
