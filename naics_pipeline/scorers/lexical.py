@@ -39,7 +39,7 @@ class LexicalScorer:
         for code, text in zip(owner.tolist(), words, strict=True):
             if code >= 0:
                 documents[code].append(text)
-        self.weights = self.vectorizer.fit_transform(["; ".join(document) for document in documents])
+        self._keep(self.vectorizer.fit_transform(["; ".join(document) for document in documents]))
         return self
 
     def state(self) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -60,21 +60,26 @@ class LexicalScorer:
         scorer.vectorizer.set_params(vocabulary={term: column for column, term in enumerate(terms)})
         scorer.vectorizer.idf_ = arrays["idf"]
         shape = (len(arrays["indptr"]) - 1, len(terms))
-        scorer.weights = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
+        scorer._keep(csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape))
         return scorer
 
-    def shared_words(self, text: str, column: int) -> list[str]:
-        """The words of a text that speak for a code, the strongest first."""
+    def _keep(self, weights: csr_matrix) -> None:
+        # Transposed once: of one text that would take longer than the product.
+        self.weights, self._by_term = weights, weights.T.tocsr()
+
+    def shared_words(self, text: str, columns: np.ndarray) -> list[list[str]]:
+        """For each of the codes in some columns the words of a text that speak for it, the strongest first."""
         words = list(dict.fromkeys(_WORD.findall(text)))
         if not words:
-            return []
-        said = (self.vectorizer.transform(words) @ self.weights[column].T).toarray()[:, 0]
-        return [words[row] for row in np.argsort(-said, kind="stable") if said[row] > _SPEAKS]
+            return [[] for _ in columns]
+        said = (self.vectorizer.transform(words) @ self.weights[columns].T).toarray()
+        order = np.argsort(-said, axis=0, kind="stable")
+        return [[words[row] for row in order[:, place] if said[row, place] > _SPEAKS] for place in range(len(columns))]
 
     def scores(self, texts: Embeddings) -> np.ndarray:
         """(n, L) float32 from 0 to 1."""
         words = words_of(texts)
         if not words:
             return np.empty((0, self.weights.shape[0]), dtype=np.float32)
-        found: np.ndarray = (self.vectorizer.transform(words) @ self.weights.T).toarray()
+        found: np.ndarray = (self.vectorizer.transform(words) @ self._by_term).toarray()
         return found

@@ -137,8 +137,9 @@ def _candidates(
 ) -> list[Candidate]:
     places = index.places.columns["text"]
     nearest = index.nearest.nearest(read.at(np.zeros(len(columns), dtype=int)), columns, _ENTRIES)
+    words = index.lexical.shared_words(text, columns)
     found = []
-    for column, rows in zip(columns.tolist(), nearest, strict=True):
+    for column, rows, shared in zip(columns.tolist(), nearest, words, strict=True):
         code = str(index.candidates[column])
         above = [str(index.levels.codes[level][index.levels.above[level][column]]) for level in LEVELS[:-1]]
         found.append(
@@ -148,7 +149,7 @@ def _candidates(
                 probability=float(chances[column]),
                 path=[_named(index, other) for other in above],
                 entries=[str(places[row]) for row, _ in rows] if text else [],
-                words=index.lexical.shared_words(text, column)[:_WORDS],
+                words=shared[:_WORDS],
                 confused_with=[_named(index, other) for other in index.excluded.get(code, [])[:_CONFUSED]],
             )
         )

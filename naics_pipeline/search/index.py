@@ -136,6 +136,7 @@ class Index:
                 f"{path}: made with the base model of weights {manifest['base_sha256'][:12]}…, and "
                 f"'{base or manifest['base']}' has {self.embedder.base_sha256[:12]}…. Name the right one (--base)."
             )
+        self.embedder.model.encoder.merge_short()
         tensors, terms = load((path / SCORERS).read_bytes()), json.loads((path / TERMS).read_text(encoding="utf-8"))
         lexical = {name.partition(".")[2]: values for name, values in tensors.items() if name.startswith(LEXICAL)}
         self.nearest = NearestEntryScorer().fit(self.places, codes)

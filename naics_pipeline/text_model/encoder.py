@@ -108,6 +108,20 @@ class TextEncoder(nn.Module):
         # So does the end of disable_adapter.
         self._all_adapters_learn()
 
+    def merge_short(self) -> None:
+        """From here on short texts alone are read, fast: by weights with their adapter's added, and by the base's.
+
+        Long texts are no longer read as they were where an adapter read them. Takes the memory of another base.
+        """
+        if SHORT in self.learning:
+            tuned: Any = copy.deepcopy(self.model)
+            self.full = tuned.merge_and_unload(adapter_names=[SHORT])
+        if self.learning:
+            wrapped: Any = self.model
+            self.model = wrapped.unload()
+        self.learning = ()
+        self.requires_grad_(False)
+
     def _base(self, name: str) -> Any:
         if name == SHORT and self.full is not None:
             return self.full

@@ -123,10 +123,11 @@ class TextModel(nn.Module):
     @torch.no_grad()
     def base_vectors(self, texts: Ragged) -> Tensor:
         """What the base itself says of texts, (n, width); the same in training and evaluation."""
-        training = self.encoder.training
+        if not self.encoder.training:
+            return self.read(BASE, texts)
         self.encoder.eval()
         vectors = self.read(BASE, texts)
-        self.encoder.train(training)
+        self.encoder.train()
         return vectors
 
     def code_vectors(

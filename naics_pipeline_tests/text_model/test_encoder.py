@@ -9,7 +9,7 @@ import torch
 from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Adapter, Adapters, Model, Shares
-from naics_pipeline.text_model.encoder import TextEncoder, hidden_states
+from naics_pipeline.text_model.encoder import BASE, TextEncoder, hidden_states
 from naics_pipeline.text_model.fusion import Fusion, MixtureOfExperts, drop_channels
 from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged, tokenize
 from naics_pipeline_tests.text_model.small import ALL
@@ -199,6 +199,24 @@ def test_full_fine_tuning_trains_a_base_of_its_own_for_short_text(tiny_base: Pat
     optimizer.step()
     torch.testing.assert_close(read(encoder, "description", tokens), before)
     assert not torch.allclose(read(encoder, SHORT, tokens), before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, top_block(SHORT), {"adapters": Adapters()}, {"short_text": "full"}],
+    ids=["all adapters", "top block", "short alone", "full"],
+)
+def test_merged_weights_read_short_text_as_the_adapter_does(
+    changes: dict[str, object], tiny_base: Path, tokens: Ragged
+) -> None:
+    encoder = encoder_of(tiny_base, **changes)
+    stir(encoder)
+    with torch.no_grad():
+        before = {name: read(encoder, name, tokens) for name in (SHORT, BASE)}
+        encoder.merge_short()
+        for name, vectors in before.items():
+            torch.testing.assert_close(read(encoder, name, tokens), vectors, atol=1e-5, rtol=1e-5)
+    assert not [name for name, _ in encoder.named_parameters() if "lora_" in name]
 
 
 def test_experts_match_their_definition() -> None:
