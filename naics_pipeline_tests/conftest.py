@@ -1,4 +1,5 @@
-"""Fixtures shared by all tests: the bundled sample, the real workbooks where they are present, a tiny base model."""
+"""Fixtures shared by all tests: the bundled sample, the real workbooks where they are present, a tiny base
+model, a browser."""
 
 import os
 
@@ -6,7 +7,10 @@ import os
 # which on a busy machine wait for one another instead.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -95,3 +99,19 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium of this machine; CHROMIUM names another."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to test pages in a browser")
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or name one in CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        # Chromium's own sandbox does not start for root.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        launched = driver.chromium.launch(executable_path=path, args=arguments)
+        yield launched
+        launched.close()

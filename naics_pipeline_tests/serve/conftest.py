@@ -11,10 +11,9 @@ import uvicorn
 from naics_pipeline.search.index import Index
 from naics_pipeline.serve.app import create_app
 from naics_pipeline.serve.limits import Limits
-from naics_pipeline_tests.evaluation.explorer.conftest import browser
 from naics_pipeline_tests.search.conftest import index, index_path
 
-__all__ = ["browser", "index", "index_path"]
+__all__ = ["index", "index_path"]
 LIMITS = Limits(texts=40, characters=500, rows=600, bytes=50_000, rate=1000)
 
 

@@ -1,8 +1,5 @@
-"""A small explorable page, and a browser to open it in."""
+"""A small explorable page, opened in the browser."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +48,6 @@ def content(
     return explorer_content(
         spaces, sample_descriptions, sample_tree, texts=searched, examples=examples, about="sample </script> & more"
     )
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium of this machine; CHROMIUM names another."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to test pages in a browser")
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium, or name one in CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        # Chromium's own sandbox does not start for root.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        launched = driver.chromium.launch(executable_path=path, args=arguments)
-        yield launched
-        launched.close()
 
 
 class OpenPage:
