@@ -9,6 +9,7 @@ from naics_pipeline.assets.common import MONTHLY, asset, columns, frame_output, 
 from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import census, text, tree
+from naics_pipeline.taxonomy.supplied import with_corrections
 
 SOURCE = ("source", "vintage")
 SOURCE_CHECKSUMS = "source_checksums"
@@ -50,7 +51,7 @@ def index_entries(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]
     frame = text.index_entries(books, shares.held_out_fraction, shares.validation_fraction)
     own = len(frame)
     if shares.corrections is not None:
-        frame = text.with_corrections(frame, Path(shares.corrections), books.codes["code"])
+        frame = with_corrections(frame, Path(shares.corrections), books.codes["code"])
     splits = rows(frame["split"].value_counts(sort=True))
     return frame_output(frame, {"source": books.origin, "splits": splits, "corrections": len(frame) - own})
 

@@ -1,6 +1,7 @@
 """The page and the JSON API over one index. Nothing that is asked is kept or written anywhere."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -149,7 +150,9 @@ def create_app(index: Index, limits: Limits | None = None, hosts: Sequence[str] 
         advice = "Code larger files with `naics classify`, which takes any size."
         content = await body_of(request, bounds.bytes, advice)
         coding = Coding(text, top, threshold)
-        frames = list(csv_frames(content.decode("utf-8-sig", errors="replace").splitlines(True), "the file", coding))
+        # Not splitlines, which also ends lines inside a text, such as at U+2028.
+        lines = io.StringIO(content.decode("utf-8-sig", errors="replace"), newline="")
+        frames = list(csv_frames(lines, "the file", coding))
         rows = sum(frame.height for frame in frames)
         if rows > bounds.rows:
             raise HTTPException(413, f"{rows:,} rows at once: at most {bounds.rows:,}. {advice}")

@@ -13,17 +13,17 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from naics_pipeline.errors import SourceError
 from naics_pipeline.taxonomy.census import Workbooks
+from naics_pipeline.taxonomy.supplied import read_supplied
 from naics_pipeline.taxonomy.text import normalise, normalised
-from naics_pipeline.taxonomy.tree import LEVELS, sector_of
+from naics_pipeline.taxonomy.tree import LEVELS, MERGED_SECTORS
 
 WORDS_COUNT = 2.0
 """What title and description say of a code counts as much as so many of its index entries."""
-LEAST = 0.05
 _MOST_ALIKE = 3
 IDENTICAL, RENAMED, SPLIT, MERGED, BOTH = "identical", "renamed", "split", "merged", "split and merged"
 
 
-def crosswalk(old: Workbooks, new: Workbooks, least: float = LEAST) -> pl.DataFrame:
+def crosswalk(old: Workbooks, new: Workbooks, least: float = 0.05) -> pl.DataFrame:
     """A row for each old code, of every level, and each new code of that level that takes over activities of it.
 
     Args:
@@ -78,9 +78,8 @@ def _any_by(row: np.ndarray, flag: np.ndarray) -> np.ndarray:
 
 
 def _at_level(column: str, level: int) -> pl.Expr:
-    if level > LEVELS[0]:
-        return pl.col(column).str.head(level)
-    return pl.col(column).map_elements(sector_of, return_dtype=pl.String)
+    cut = pl.col(column).str.head(level)
+    return cut.replace(MERGED_SECTORS) if level == LEVELS[0] else cut
 
 
 def _entries_that_moved(
@@ -145,16 +144,7 @@ def read_truth(path: Path, old: Sequence[str], new: Sequence[str]) -> pl.DataFra
     Raises:
         SourceError: it cannot be read, or its codes are of other vintages.
     """
-    try:
-        frame = pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: not a readable CSV file ({str(error).splitlines()[0]}).") from error
-    for column in ("old", "new"):
-        if column not in frame.columns:
-            raise SourceError(f"{path}: column '{column}' is missing; a concordance has old and new, a pair a row.")
-    pairs = frame.select(old_code=pl.col("old").str.strip_chars(), new_code=pl.col("new").str.strip_chars()).unique(
-        maintain_order=True
-    )
+    pairs = read_supplied(path, "old", "new").rename({"old": "old_code", "new": "new_code"}).unique(maintain_order=True)
     for column, known in (("old_code", old), ("new_code", new)):
         strange = pairs.filter(~pl.col(column).is_in(list(known)).fill_null(False))
         if strange.height:

@@ -5,7 +5,6 @@ An entry is unseen if its split is not `train`: it reaches no text but those in 
 
 import hashlib
 import re
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -83,7 +82,8 @@ def normalised(column: str) -> pl.Expr:
     return pl.col(column).str.to_lowercase().str.replace_all(_NOT_WORDS, " ").str.strip_chars()
 
 
-def _collapsed(column: str) -> pl.Expr:
+def collapsed(column: str) -> pl.Expr:
+    """A column with each run of white space one space."""
     return pl.col(column).str.replace_all(r"\s+", " ").str.strip_chars()
 
 
@@ -92,7 +92,7 @@ def index_entries(books: Workbooks, held_out_fraction: float, validation_fractio
 
     The split of an entry hangs on nothing but its code and words, so that it stays when others come and go.
     """
-    frame = books.index.select("code", _collapsed("entry")).unique(maintain_order=True)
+    frame = books.index.select("code", collapsed("entry")).unique(maintain_order=True)
     keys = frame.select(pl.concat_str("code", "entry", separator="|")).to_series()
     parts = [int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 100 for key in keys]
     percent = pl.lit(pl.Series(parts, dtype=pl.Int64))
@@ -105,44 +105,6 @@ def index_entries(books: Workbooks, held_out_fraction: float, validation_fractio
     )
 
 
-def with_corrections(entries: pl.DataFrame, path: Path, codes: pl.Series) -> pl.DataFrame:
-    """The index entries, and the texts of a file as further ones to train on; of a text twice the last code holds.
-
-    Args:
-        entries: as `index_entries` gives them.
-        path: CSV file with the columns text and code.
-        codes: those of the classification.
-    Raises:
-        SourceError: the file cannot be read, lacks a column, names no six-digit code, or gives away an entry that
-            results are reported or settings are chosen on; names file and row.
-    """
-    try:
-        given = pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: not a readable CSV file ({str(error).splitlines()[0]}).") from error
-    for column in ("text", "code"):
-        if column not in given.columns:
-            raise SourceError(f"{path}: column '{column}' is missing; a file of corrections has text and code.")
-    given = given.select(pl.col("code").str.strip_chars(), _collapsed("text").alias("entry")).with_row_index("row", 2)
-    unseen = entries.filter(pl.col("split") != TRAIN)["entry"].str.to_lowercase()
-    wrong = {
-        "is no six-digit code of this classification": ~pl.col("code").is_in(codes.implode())
-        | (pl.col("code").str.len_chars() != 6),
-        "comes without a text": pl.col("entry").is_null() | (pl.col("entry") == ""),
-        "is given for a text that is kept from training, to measure on": pl.col("entry")
-        .str.to_lowercase()
-        .is_in(unseen.implode()),
-    }
-    for problem, condition in wrong.items():
-        if len(found := given.filter(condition.fill_null(True))):
-            row, code, entry = found.row(0)
-            raise SourceError(f"{path}, row {row}: '{code}' {problem} ('{entry}'). Take the row out, then run again.")
-    latest = given.unique("entry", keep="last", maintain_order=True)
-    known = entries.filter(pl.col("split") == TRAIN, pl.col("entry").is_in(latest["entry"].implode()))
-    kept = entries.join(known, on=["code", "entry", "split"], how="anti", maintain_order="left")
-    return pl.concat([kept, latest.select("code", "entry", split=pl.lit(TRAIN))])
-
-
 def descriptions(books: Workbooks, entries: pl.DataFrame) -> pl.DataFrame:
     """A row per code, in the order of the codes: its level, title and texts, and the codes that it excludes.
 
@@ -152,7 +114,7 @@ def descriptions(books: Workbooks, entries: pl.DataFrame) -> pl.DataFrame:
     Raises:
         SourceError: a code has no description and none to take over.
     """
-    codes = books.codes.select("code", _collapsed("title")).sort("code")
+    codes = books.codes.select("code", collapsed("title")).sort("code")
     tree = Tree.from_codes(codes["code"].to_list())
     paragraphs = _paragraphs(books)
     frame = (
@@ -188,7 +150,7 @@ def _paragraphs(books: Workbooks) -> pl.DataFrame:
         )
         .explode("description", empty_as_null=True)
         .select("code", paragraph=pl.col("description").str.replace_all(_TAG, " "))
-        .with_columns(_collapsed("paragraph"))
+        .with_columns(collapsed("paragraph"))
         .filter(~pl.col("paragraph").str.contains(_HEADING))
         .with_columns(cited=_cited("paragraph", books.codes["code"]))
         .with_columns(
@@ -313,7 +275,7 @@ def repeated_entries(descriptions: pl.DataFrame, entries: pl.DataFrame) -> pl.Se
 def _statements(books: Workbooks, known: pl.Series) -> pl.DataFrame:
     """code, statement, phrase, cited: each cross-reference of a code once, its activity, the known codes it names."""
     return (
-        books.cross_references.select("code", _collapsed("statement").str.replace(r";(?: and)?$", "."))
+        books.cross_references.select("code", collapsed("statement").str.replace(r";(?: and)?$", "."))
         .unique(maintain_order=True)
         .with_columns(phrase=pl.col("statement").str.extract(_ACTIVITY), cited=_cited("statement", known))
     )

@@ -52,7 +52,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(client, body, status
 
 def test_a_file_comes_back_as_classify_codes_it(client, index, tmp_path):
     table = pl.DataFrame(
-        {"id": range(550), "what": ["growing corn", "grooming of dogs", "", "pizza, delivery", "x"] * 110}
+        {"id": range(550), "what": ["growing corn", "grooming of\u2028dogs", "", "pizza, delivery", "x"] * 110}
     )
     table.write_csv(tmp_path / "in.csv")
     content = (tmp_path / "in.csv").read_bytes() + b"550\n"
