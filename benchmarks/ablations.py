@@ -25,8 +25,8 @@ from naics_pipeline.evaluation.compare import Comparison, paired_bootstrap
 from naics_pipeline.evaluation.retrieval import evaluate_texts
 from naics_pipeline.evaluation.structure import evaluate_codes, structure_metrics
 from naics_pipeline.evaluation.summary import distances_of
+from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.settings import Settings
-from naics_pipeline.storage import fingerprint, replacing
 from naics_pipeline.taxonomy.text import HELD_OUT, VALIDATION
 from naics_pipeline.taxonomy.tree import Tree, held_out_pairs
 from naics_pipeline.text_model.checkpoints import BEST, read_stage

@@ -19,8 +19,8 @@ import dagster as dg
 
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import explanation, say_at_exit
+from naics_pipeline.files import HOST
 from naics_pipeline.settings import Pod
-from naics_pipeline.storage import HOST
 
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanOrchestrationContext

@@ -21,7 +21,8 @@ from naics_pipeline.config import Config
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.executor import joining
 from naics_pipeline.failures import described
-from naics_pipeline.storage import Store, making, replacing
+from naics_pipeline.files import making, replacing
+from naics_pipeline.storage import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,159 +1,36 @@
-"""Outputs: written beside their place, then put there at once, so that no reader ever sees half of one.
+"""The data directory: outputs by name, put in place at once, so that no reader ever sees half of one.
 
-On a local disk that is a rename. An object store cannot rename: there every publication has a key of its own, and a
-small manifest, replaced last, names the current one.
+On a local disk that is a rename (files.py). An object store cannot rename: there every publication has a key of its
+own, and a small manifest, replaced last, names the current one.
 """
 
-import hashlib
 import json
 import logging
 import os
 import shutil
-import socket
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from naics_pipeline.errors import NaicsError
+from naics_pipeline.files import (
+    STALE_SECONDS,
+    beside,
+    checksum,
+    fingerprint,
+    is_old,
+    recover,
+    remove,
+    replacing,
+    visible_files,
+)
 
 logger = logging.getLogger(__name__)
-STALE_SECONDS = 24 * 3600
-"""After so long nobody writes or reads any more what is no longer current."""
-HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
-def fingerprint(*parts: Any) -> str:
-    """A short hash of JSON-like values, bytes and files (given as Path), the same on every machine."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Path):
-            digest.update(part.read_bytes())
-        elif isinstance(part, bytes):
-            digest.update(part)
-        else:
-            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; what is written there takes the place of `path` at the end.
-
-    Works for a file and for a directory. On an error the temporary is removed and the old content stays; what a killed
-    process left is removed, or put in place where only that was missing, by the next one.
-
-    Raises:
-        NaicsError: the disk is full or the place cannot be written; names the path.
-    """
-    temporary = beside(path, "tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        recover(path)
-        yield temporary
-        if temporary.is_dir():
-            _replace_directory(temporary, path)
-        else:
-            temporary.replace(path)
-    except OSError as error:
-        raise _unwritten(path, error) from error
-    finally:
-        _remove(temporary)
-
-
-@contextmanager
-def making(path: Path) -> Iterator[Path]:
-    """Yields a temporary path for a file that is not there yet; of two processes the first puts its own in place.
-
-    Raises:
-        NaicsError: the disk is full or the place cannot be written; names the path.
-    """
-    folder = beside(path, "tmp")
-    try:
-        recover(path)
-        folder.mkdir(parents=True)
-        yield folder / path.name
-        with suppress(FileExistsError):
-            os.link(folder / path.name, path)
-    except OSError as error:
-        raise _unwritten(path, error) from error
-    finally:
-        _remove(folder)
-
-
-def _unwritten(path: Path, error: OSError) -> NaicsError:
-    return NaicsError(
-        f"{path}: could not be written ({error.strerror or error}). The previous content is unchanged. "
-        "Free some space or point NAICS_DATA_DIR to another place, then run again."
-    )
-
-
-def beside(path: Path, kind: str) -> Path:
-    """A hidden name beside `path` that tells whose it is: this process's of this host, and no other thread's."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{HOST}.{os.getpid()}.{kind}")
-
-
-def recover(path: Path) -> None:
-    """Ends what a killed process began at `path`: a directory that was about to be replaced is put back in place."""
-    if not path.exists():
-        for old in _abandoned(path, "old"):
-            old.rename(path)
-            break
-    for kind in ("tmp", "old"):
-        for leftover in _abandoned(path, kind):
-            _remove(leftover)
-
-
-def _abandoned(path: Path, kind: str) -> list[Path]:
-    """What stands beside `path` for a process that is gone; one of another host counts as gone after a day."""
-    found = []
-    for leftover in path.parent.glob(f".{path.name}.*.{kind}"):
-        *_, host, process, _ = leftover.name.split(".")
-        if not process.isdigit():
-            continue
-        if _is_old(leftover) if host != HOST else not _is_running(int(process)):
-            found.append(leftover)
-    return found
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > STALE_SECONDS
-    except FileNotFoundError:
-        return False
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    elif path.exists():
-        path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _replace_directory(new: Path, path: Path) -> None:
-    old = beside(path, "old")
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    _remove(old)
 
 
 @dataclass(frozen=True)
@@ -222,7 +99,7 @@ class Store:
         """The outputs that are files below a folder, at any depth."""
         if self.is_local:
             root = self.path(folder)
-            files = _visible_files(root) if root.is_dir() else ()
+            files = visible_files(root) if root.is_dir() else ()
             return [f"{folder}/{file.relative_to(root).as_posix()}" for file in files]
         start = f"{self.base}/manifests/"
         found = self.filesystem.find(f"{start}{folder}")
@@ -257,13 +134,13 @@ class Store:
             return
         source = source or self.path(name)
         directory = source.is_dir()
-        paths = {file.relative_to(source).as_posix(): file for file in _visible_files(source)}
+        paths = {file.relative_to(source).as_posix(): file for file in visible_files(source)}
         if not directory:
             paths = {source.name: source}
         # The time comes first: what is old can be told from the key alone.
         manifest = Manifest(
             key=f"content/{name}/{int(time.time())}-{uuid.uuid4().hex[:12]}",
-            files={relative: _sha256(file) for relative, file in paths.items()},
+            files={relative: checksum(file) for relative, file in paths.items()},
             directory=directory,
         )
         places = [f"{self.base}/{manifest.key}/{relative}" for relative in paths]
@@ -279,7 +156,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Takes an output away, if it is there."""
-        _remove(self.path(name))
+        remove(self.path(name))
         if not self.is_local and self._read_manifest(name):
             self.filesystem.rm_file(self._manifest_key(name))
             self._collect(name, None, STALE_SECONDS)
@@ -292,7 +169,7 @@ class Store:
         if self.is_local:
             return
         for unfinished in self.path(name).glob(".unfinished-*"):
-            if not any(_visible_files(unfinished)):
+            if not any(visible_files(unfinished)):
                 continue
             key = unfinished.name.removeprefix(".unfinished-")
             try:
@@ -363,7 +240,7 @@ class Store:
                 if not place.is_dir():
                     raise NaicsError(f"{place}: could not be written ({error.strerror or error}).") from error
             finally:
-                _remove(temporary)
+                remove(temporary)
             _remove_others(place)
         return place if manifest.directory else place / PurePosixPath(output).name
 
@@ -378,8 +255,8 @@ class Store:
             raise NaicsError(
                 f"{self.root}/{output}: its content is gone ({error}). Materialize the asset that writes it again."
             ) from error
-        for file, checksum in manifest.files.items():
-            if _sha256(place / file) != checksum:
+        for file, expected in manifest.files.items():
+            if checksum(place / file) != expected:
                 raise NaicsError(
                     f"{self.root}/{manifest.key}/{file}: does not match its checksum. "
                     f"Materialize the asset that writes {output} again."
@@ -398,19 +275,8 @@ class Store:
                 self.filesystem.rm(keys)
 
 
-def _visible_files(directory: Path) -> Iterator[Path]:
-    for file in sorted(directory.rglob("*")):
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(directory).parts):
-            yield file
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _remove_others(place: Path) -> None:
     """Fetched publications of the same output that no process can still be reading."""
     for other in place.parent.iterdir():
-        if other != place and not other.name.startswith(".") and _is_old(other):
-            _remove(other)
+        if other != place and not other.name.startswith(".") and is_old(other):
+            remove(other)

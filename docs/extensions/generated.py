@@ -25,7 +25,7 @@ from naics_pipeline.text_model.curriculum.stage import Stage
 DIRECTORY = Path(__file__).parents[1] / "generated"
 PARTS = DIRECTORY / "parts"
 ROOMS = ("taxonomy", "geometry", "text_model", "graph_model", "scorers", "evaluation", "search", "serve")
-BESIDE = ("config", "storage", "errors", "failures", "executor", "progress", "definitions")
+BESIDE = ("config", "files", "storage", "errors", "failures", "executor", "progress", "definitions")
 """Modules of the API reference that are in no room."""
 
 

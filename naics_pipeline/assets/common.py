@@ -15,7 +15,8 @@ import polars as pl
 from naics_pipeline import config
 from naics_pipeline.executor import pod_of_training
 from naics_pipeline.failures import described, said_last
-from naics_pipeline.storage import Store, fingerprint
+from naics_pipeline.files import fingerprint
+from naics_pipeline.storage import Store
 
 OWNERS = ["team:naics"]
 CODE_VERSION_TAG = "dagster/code_version"

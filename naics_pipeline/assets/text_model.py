@@ -26,9 +26,10 @@ from naics_pipeline.assets.common import (
 from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import said_last
+from naics_pipeline.files import fingerprint
 from naics_pipeline.resources import Accelerator, Tracking
 from naics_pipeline.settings import Training
-from naics_pipeline.storage import Store, fingerprint
+from naics_pipeline.storage import Store
 from naics_pipeline.text_model.curriculum.stage import Stage, final_stage, lineage, load_curriculum
 from naics_pipeline.text_model.version import WITHOUT_EFFECT, code_version
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from naics_pipeline.evaluation.explorer.spaces import NEIGHBOURS, PicturedSpace
 from naics_pipeline.evaluation.layout import nearest_of
-from naics_pipeline.storage import replacing
+from naics_pipeline.files import replacing
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 

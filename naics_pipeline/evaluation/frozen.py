@@ -8,8 +8,8 @@ from zipfile import BadZipFile
 import numpy as np
 import polars as pl
 
+from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.scorers.scorer import words_of
-from naics_pipeline.storage import fingerprint, replacing
 from naics_pipeline.text_model.base import encode_texts, locate
 from naics_pipeline.text_model.embeddings import Embeddings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.storage import replacing
+from naics_pipeline.files import replacing
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:

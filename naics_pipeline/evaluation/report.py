@@ -25,7 +25,7 @@ from naics_pipeline.evaluation.glossary import (
     Metric,
 )
 from naics_pipeline.evaluation.runs.scores import RunRecord
-from naics_pipeline.storage import replacing
+from naics_pipeline.files import replacing
 
 Numbers = Mapping[str, float | None]
 OURS = ("text", "smoothed", "refined")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from naics_pipeline.errors import ModelError
+from naics_pipeline.files import replacing
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.storage import replacing
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings, aligned
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naics_pipeline.errors import NaicsError
+from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.search.answers import THRESHOLD, answer_columns
 from naics_pipeline.search.index import Index
-from naics_pipeline.storage import fingerprint, replacing
 
 ROWS = 512
 SUFFIXES = (".csv", ".parquet")

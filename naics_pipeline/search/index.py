@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from naics_pipeline.errors import ModelError
+from naics_pipeline.files import checksum, replacing
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.scorers.blend import Blend
 from naics_pipeline.scorers.calibration import Calibration
@@ -31,7 +32,6 @@ from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.scorers.scorer import Scorer, positions
 from naics_pipeline.search.answers import THRESHOLD, Answer, answers
 from naics_pipeline.search.reading import Reading, beginnings
-from naics_pipeline.storage import replacing
 from naics_pipeline.taxonomy.text import VALIDATION
 from naics_pipeline.taxonomy.tree import LEVELS
 from naics_pipeline.text_model.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
@@ -91,7 +91,7 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
         (directory / SCORERS).write_bytes(save(tensors | {f"{LINEAR}.weights": linear.weights}))
         (directory / TERMS).write_text(json.dumps(terms, ensure_ascii=False), encoding="utf-8")
         files = {
-            name: {"sha256": _sha256(directory / name), "bytes": (directory / name).stat().st_size} for name in FILES
+            name: {"sha256": checksum(directory / name), "bytes": (directory / name).stat().st_size} for name in FILES
         }
         manifest = {
             "format": FORMAT,
@@ -254,7 +254,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     for name in FILES:
         if not (path / name).is_file():
             raise ModelError(f"{path}: {name} is missing. Copy the whole directory again.")
-        if files.get(name, {}).get("sha256") != _sha256(path / name):
+        if files.get(name, {}).get("sha256") != checksum(path / name):
             raise ModelError(f"{path / name}: not as it was written (its checksum differs). Copy the index again.")
     return manifest
 
@@ -274,8 +274,3 @@ def _with_points(texts: Embeddings) -> pl.DataFrame:
     frame = pl.DataFrame({"code": texts.codes.tolist()}).with_columns(point)
     wanted = [name for name in ("kind", "text") if name in texts.columns]
     return frame.hstack(texts.columns.select(wanted)) if wanted else frame
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,8 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from naics_pipeline.errors import SourceError
+from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.settings import Download
-from naics_pipeline.storage import fingerprint, replacing
 
 logger = logging.getLogger(__name__)
 

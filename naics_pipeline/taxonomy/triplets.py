@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.storage import replacing
+from naics_pipeline.files import replacing
 from naics_pipeline.taxonomy.tree import UNRELATED_DISTANCE
 
 FILE = "triplets.parquet"

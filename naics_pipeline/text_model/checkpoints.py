@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from naics_pipeline.errors import ModelError
-from naics_pipeline.storage import replacing
+from naics_pipeline.files import replacing
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.objective import Objective
 

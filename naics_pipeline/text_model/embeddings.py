@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naics_pipeline.errors import ModelError
-from naics_pipeline.storage import fingerprint, replacing
+from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.taxonomy.tree import Tree
 
 GATE, PASSED, SKIPPED = "gate", "passed", "refinement skipped"

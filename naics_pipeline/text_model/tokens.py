@@ -12,8 +12,8 @@ import polars as pl
 import pyarrow as pa
 import torch
 
+from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.settings import Tokens
-from naics_pipeline.storage import fingerprint, replacing
 from naics_pipeline.text_model.base import load_tokenizer
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import naics_pipeline
-from naics_pipeline.storage import fingerprint
+from naics_pipeline.files import fingerprint
 
 WITHOUT_EFFECT = ("devices", "nodes")
 """Settings of `training` that change how long it takes, and not what comes out."""

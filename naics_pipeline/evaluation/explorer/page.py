@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from naics_pipeline.storage import replacing
+from naics_pipeline.files import replacing
 
 _ROOM = Path(__file__).parent
 _STYLE = "page.css"

@@ -13,7 +13,7 @@ from naics_pipeline.evaluation.report import shown
 from naics_pipeline.evaluation.runs.comparison import Difference, RunComparison
 from naics_pipeline.evaluation.runs.scores import RunRecord
 from naics_pipeline.evaluation.summary import FOLLOWED
-from naics_pipeline.storage import replacing
+from naics_pipeline.files import replacing
 
 _ROOM = Path(__file__).parent
 

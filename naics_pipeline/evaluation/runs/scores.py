@@ -18,7 +18,8 @@ import polars as pl
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.evaluation.metrics_files import plain
 from naics_pipeline.evaluation.retrieval import TextScores
-from naics_pipeline.storage import Store, replacing
+from naics_pipeline.files import replacing
+from naics_pipeline.storage import Store
 
 FOLDER = "scores"
 COLUMNS = ("run", "space", "metric", "key", "value")

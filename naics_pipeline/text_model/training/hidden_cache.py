@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from naics_pipeline.storage import fingerprint, replacing
+from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.text_model.base import WEIGHTS
 from naics_pipeline.text_model.encoder import hidden_states
 from naics_pipeline.text_model.model import TextModel

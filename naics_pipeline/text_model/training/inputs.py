@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import torch
 
+from naics_pipeline.files import fingerprint
 from naics_pipeline.settings import Settings
-from naics_pipeline.storage import fingerprint
 from naics_pipeline.taxonomy.text import VALIDATION, description_sentences, normalise
 from naics_pipeline.taxonomy.tree import Tree, excluded_matrix
 from naics_pipeline.text_model.base import load_tokenizer, locate

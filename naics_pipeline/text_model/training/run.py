@@ -15,8 +15,8 @@ import pytorch_lightning as lightning
 import yaml
 from pytorch_lightning.callbacks import Callback
 
+from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.settings import Settings
-from naics_pipeline.storage import fingerprint, replacing
 from naics_pipeline.text_model.base import weights_sha256
 from naics_pipeline.text_model.checkpoints import BEST, LAST, Checkpoint, write_checkpoint
 from naics_pipeline.text_model.curriculum.stage import Stage

@@ -15,8 +15,8 @@ import polars as pl
 import torch
 
 from naics_pipeline.errors import SettingsError
+from naics_pipeline.files import replacing
 from naics_pipeline.settings import Settings
-from naics_pipeline.storage import replacing
 from naics_pipeline.text_model.base import locate
 from naics_pipeline.text_model.curriculum.stage import Stage
 from naics_pipeline.text_model.device import resolve
