@@ -19,6 +19,12 @@ DEFAULT_PROFILE = "sample"
 VARIABLES = {"NAICS_SOURCE": "source", "NAICS_VINTAGE": "vintage", "NAICS_DATA_DIR": "data_dir"}
 """Short environment variables; any other key is NAICS__SECTION__KEY."""
 OTHER_VARIABLES = ("NAICS_PROFILE", "NAICS_PROJECT_DIR", "NAICS_CENSUS_DIR")
+SUPPLIED = {
+    "corrections": "taxonomy.corrections",
+    "labelled_texts": "evaluation.labelled",
+    "file_to_classify": "classification.file",
+}
+"""What files of users are called → the setting that names them."""
 NO_OVERRIDES: Mapping[str, str] = types.MappingProxyType({})
 
 
@@ -80,17 +86,22 @@ def load(
         update={
             "data_dir": _absolute(settings.data_dir, root),
             "curriculum": _absolute(settings.curriculum, root if (root / settings.curriculum).is_dir() else shipped),
-            "taxonomy": settings.taxonomy.model_copy(
-                update={"corrections": settings.taxonomy.corrections and _absolute(settings.taxonomy.corrections, root)}
-            ),
-            "classification": settings.classification.model_copy(
-                update={"file": settings.classification.file and _absolute(settings.classification.file, root)}
-            ),
+            **_absolute_files(settings, root),
             "source": settings.source if settings.source in ("sample", "census") else _absolute(settings.source, root),
         }
     )
     _check_together(settings, origins)
     return Config(settings, origins, profile)
+
+
+def _absolute_files(settings: Settings, root: Path) -> dict[str, BaseModel]:
+    """The sections that name files of users, with absolute places."""
+    found: dict[str, BaseModel] = {}
+    for key in SUPPLIED.values():
+        section, name = key.split(".")
+        if place := getattr(getattr(settings, section), name):
+            found[section] = getattr(settings, section).model_copy(update={name: _absolute(place, root)})
+    return found
 
 
 INSTALLED = Path(sysconfig.get_path("data")) / "share" / "naics-pipeline"

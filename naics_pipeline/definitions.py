@@ -8,6 +8,7 @@ import dagster as dg
 from naics_pipeline import automation, checks
 from naics_pipeline.assets import evaluation, graph_model, search, taxonomy, text_model, training_data
 from naics_pipeline.assets.common import defined_conf
+from naics_pipeline.assets.supplied import supplied_assets
 from naics_pipeline.executor import careful_multiprocess_executor, kubernetes_executor
 from naics_pipeline.failures import said_last
 from naics_pipeline.progress import progress
@@ -45,11 +46,11 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         overrides: resources that replace the default ones, by key.
     """
     return dg.Definitions(
-        assets=dg.load_assets_from_modules(ASSET_MODULES),
+        assets=[*dg.load_assets_from_modules(ASSET_MODULES), *supplied_assets(defined_conf())],
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[automation.full_pipeline, automation.retrain],
         schedules=[automation.retraining_schedule()],
-        sensors=[automation.source_changed],
+        sensors=[automation.source_changed, automation.supplied_changed],
         executor=chosen_executor(),
         loggers={"progress": progress},
         resources={**default_resources(), **(overrides or {})},

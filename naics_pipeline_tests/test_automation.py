@@ -2,9 +2,14 @@
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
 from naics_pipeline import automation, config, definitions
+from naics_pipeline.assets import common
+from naics_pipeline.assets.supplied import noted_last, supplied_assets
 from naics_pipeline.errors import SettingsError
+from naics_pipeline.files import checksum
 from naics_pipeline.storage import Store
 from naics_pipeline_tests import runs
 
@@ -137,6 +142,98 @@ def test_the_schedule_trains_on_other_texts_and_with_other_settings(small, insta
     assert asked(small(), instance).tags == {
         "retrained_for": "triplets: another descriptions; stage: another descriptions"
     }
+
+
+@pytest.fixture
+def corrected(tmp_path, monkeypatch):
+    """Definitions of two assets of which the first reads corrections, and the file that holds them."""
+    file = tmp_path / "corrections.csv"
+    file.write_text("text,code\ndog grooming,812910\n")
+    conf = config.load("sample", {"taxonomy.corrections": str(file)}, {})
+    monkeypatch.setattr(common, "defined_conf", lambda: conf)
+    monkeypatch.setattr(automation, "defined_conf", lambda: conf)
+
+    @common.asset(code_version="1", supplied="corrections")
+    def index_entries(conf: dg.ResourceParam[config.Config]):
+        return dg.MaterializeResult(data_version=dg.DataVersion("1"))
+
+    @common.asset(code_version="1", deps=[index_entries])
+    def triplets():
+        return dg.MaterializeResult(data_version=dg.DataVersion("1"))
+
+    @common.asset(code_version="1")
+    def relations():
+        return dg.MaterializeResult(data_version=dg.DataVersion("1"))
+
+    definitions = dg.Definitions(
+        assets=[index_entries, triplets, relations, *supplied_assets(conf)],
+        resources={"conf": dg.ResourceDefinition.hardcoded_resource(conf)},
+    )
+    return definitions, file, conf
+
+
+def stale(definitions: dg.Definitions, instance: dg.DagsterInstance) -> set[str]:
+    """What Dagster's UI marks as stale."""
+    context = LoadingContextForTest(instance)
+    resolver = CachingStaleStatusResolver(instance, definitions.resolve_asset_graph(), context)
+    names = ("index_entries", "triplets", "relations")
+    return {name for name in names if resolver.get_status(dg.AssetKey(name)) == StaleStatus.STALE}
+
+
+def make_all(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    assert definitions.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance).success
+
+
+def test_corrections_under_the_same_name_are_trained_on(corrected, instance):
+    definitions, file, _ = corrected
+    make_all(definitions, instance)
+    assert stale(definitions, instance) == set()
+    assert isinstance(asked(definitions, instance), dg.SkipReason)
+    with file.open("a") as more:
+        more.write("dog walking,812910\n")
+    request = asked(definitions, instance)
+    assert request.tags == {"retrained_for": "index_entries: another corrections"}
+    assert {key.to_user_string() for key in request.asset_selection} == {"index_entries", "triplets"}
+    assert "index_entries" in stale(definitions, instance)
+    make_all(definitions, instance)
+    assert stale(definitions, instance) == set()
+    assert isinstance(asked(definitions, instance), dg.SkipReason)
+
+
+def test_what_was_read_counts_though_nobody_looked_before_the_run(corrected, instance):
+    definitions, file, _ = corrected
+    make_all(definitions, instance)
+    with file.open("a") as more:
+        more.write("dog walking,812910\n")
+    make_all(definitions, instance)
+    assert stale(definitions, instance) == set()
+    assert isinstance(asked(definitions, instance), dg.SkipReason)
+
+
+def test_the_sensor_shows_what_a_file_of_users_makes_stale(corrected, instance):
+    definitions, file, conf = corrected
+    make_all(definitions, instance)
+
+    def look() -> str:
+        context = dg.build_sensor_context(instance=instance, resources={"conf": conf})
+        return automation.supplied_changed(context).skip_message
+
+    assert look() == "corrections as before."
+    file.write_text("text,code\n")
+    assert stale(definitions, instance) == set()
+    assert look().startswith("Other content in corrections")
+    assert "index_entries" in stale(definitions, instance)
+    file.unlink()
+    with pytest.raises(SettingsError, match=r"taxonomy.corrections: .*corrections.csv cannot be read"):
+        look()
+
+
+def test_a_file_of_users_is_looked_at_from_the_ui(corrected, instance):
+    definitions, file, _ = corrected
+    (observed,) = definitions.resolve_asset_graph().observable_asset_keys
+    everything = definitions.resolve_implicit_global_asset_job_def()
+    assert everything.execute_in_process(instance=instance, asset_selection=[observed]).success
+    assert noted_last(instance, observed) == checksum(file)
 
 
 def test_a_schedule_that_is_no_cron_expression_is_refused(monkeypatch):

@@ -1,5 +1,6 @@
 """What Dagster is given: names, groups, versions, and that all the places which name the module agree."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -78,13 +79,32 @@ def test_jobs_schedule_and_sensor():
     repository = definitions.defs.get_repository_def()
     assert {"full_pipeline", "retrain"} <= set(repository.job_names)
     (schedule,) = repository.schedule_defs
-    assert (schedule.job_name, schedule.execution_timezone) == ("retrain", "UTC")
+    assert (schedule.job_name, schedule.execution_timezone) == ("full_pipeline", "UTC")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    (sensor,) = repository.sensor_defs
-    assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+    assert {sensor.name for sensor in repository.sensor_defs} == {"source_changed", "supplied_changed"}
+    assert all(sensor.default_status == dg.DefaultSensorStatus.STOPPED for sensor in repository.sensor_defs)
     retrained = repository.get_job("retrain").asset_layer.executable_asset_keys
     assert dg.AssetKey("descriptions") not in retrained
     assert dg.AssetKey("evaluation_report") in retrained
+
+
+def test_files_of_users_are_above_what_reads_them():
+    program = """
+from naics_pipeline.definitions import defs
+graph = defs.resolve_asset_graph()
+for key in sorted(graph.observable_asset_keys):
+    print(key.to_user_string(), *(child.to_user_string() for child in graph.get(key).child_keys))
+"""
+    named = ("TAXONOMY__CORRECTIONS", "EVALUATION__LABELLED", "CLASSIFICATION__FILE")
+    environment = os.environ | {f"NAICS__{name}": "texts.csv" for name in named}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split("\n")[:-1] == [
+        "corrections index_entries",
+        "file_to_classify classified",
+        "labelled_texts text_embeddings",
+    ]
 
 
 def test_one_module_is_named_everywhere():

@@ -13,6 +13,7 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline import config
+from naics_pipeline.assets.supplied import noted, supplied_file
 from naics_pipeline.executor import pod_of_training
 from naics_pipeline.failures import described, said_last
 from naics_pipeline.files import fingerprint
@@ -20,6 +21,7 @@ from naics_pipeline.storage import Store
 
 OWNERS = ["team:naics"]
 CODE_VERSION_TAG = "dagster/code_version"
+INPUT_VERSION_TAG = "dagster/input_data_version"
 RECORDED_PACKAGES = ("naics-pipeline", "torch", "transformers", "numpy")
 ACCELERATOR_POOL = "gpu"
 MONTHLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=62), warn_window=timedelta(days=33))
@@ -35,18 +37,37 @@ def defined_conf() -> config.Config:
         return config.load()
 
 
-def asset(**given: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+def asset(*, supplied: str | None = None, **given: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """`dg.asset`, with our owner, and the message of an error made on purpose as the failure's description.
 
     One that waits for the accelerator gets, on Kubernetes, a pod of the size that the settings say.
+
+    Args:
+        supplied: the file of users that it reads where the settings name one; new content of it makes the asset stale.
+        given: as to `dg.asset`.
     """
+    if supplied is not None and supplied_file(defined_conf(), supplied) is not None:
+        given["deps"] = [*given.get("deps", ()), supplied]
     if given.get("pool") == ACCELERATOR_POOL:
         given["op_tags"] = pod_of_training(defined_conf().settings.orchestration.pod)
 
     def define(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        return dg.asset(owners=OWNERS, **given)(described()(_as_it_ran(function, given.get("code_version"))))
+        noting = function if supplied is None else _noting(function, supplied)
+        return dg.asset(owners=OWNERS, **given)(described()(_as_it_ran(noting, given.get("code_version"))))
 
     return define
+
+
+def _noting(function: Callable[..., Any], supplied: str) -> Callable[..., Any]:
+    """Records what a supplied file held when it was about to be read, whatever was noted of it before the run."""
+
+    @wraps(function)
+    def run(*args: Any, **given: Any) -> Any:
+        found = noted(dg.AssetExecutionContext.get().instance, given["conf"], supplied)
+        result = function(*args, **given)
+        return result if found is None else _amended(result, tags={f"{INPUT_VERSION_TAG}/{supplied}": found})
+
+    return run
 
 
 def _as_it_ran(function: Callable[..., Any], defined: str | None) -> Callable[..., Any]:
@@ -63,13 +84,17 @@ def _as_it_ran(function: Callable[..., Any], defined: str | None) -> Callable[..
         here = read_settings(defined_conf(), *defined.keys)
         changed = {key: value for key, value in changed.items() if value != str(here[key])}
         logger.warning("run config changes %s: the output is marked as of other settings", ", ".join(changed))
-        told = {**(result.metadata or {}), "run_config_changes": changed}
-        tags = {**(result.tags or {}), CODE_VERSION_TAG: str(ran)}
-        if isinstance(result, dg.MaterializeResult):
-            return result._replace(metadata=told, tags=tags)
-        return dg.Output(result.value, metadata=told, data_version=result.data_version, tags=tags)
+        return _amended(result, {"run_config_changes": changed}, {CODE_VERSION_TAG: str(ran)})
 
     return run
+
+
+def _amended(result: Any, metadata: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None) -> Any:
+    """The result of an asset's body, with more metadata and with tags that go before Dagster's own."""
+    told, tagged = {**(result.metadata or {}), **(metadata or {})}, {**(result.tags or {}), **(tags or {})}
+    if isinstance(result, dg.MaterializeResult):
+        return result._replace(metadata=told, tags=tagged)
+    return dg.Output(result.value, metadata=told, data_version=result.data_version, tags=tagged)
 
 
 class Version(str):

@@ -8,6 +8,7 @@ import polars as pl
 
 from naics_pipeline.assets.common import asset, data_version, defined_conf, logger, place, version
 from naics_pipeline.assets.evaluation import frozen_vectors
+from naics_pipeline.assets.supplied import FILE_TO_CLASSIFY
 from naics_pipeline.assets.text_model import FINAL, NAME, PLACES, QUERIES
 from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
@@ -70,6 +71,7 @@ def classified_assets(conf: Config) -> list[dg.AssetsDefinition]:
         group_name="search",
         kinds={"parquet"},
         code_version=version(1, "classification"),
+        supplied=FILE_TO_CLASSIFY,
         deps=[INDEX],
     )
     def classified(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]) -> dg.MaterializeResult:

@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from naics_pipeline.assets.common import MONTHLY, asset, columns, frame_output, rows, version
+from naics_pipeline.assets.supplied import CORRECTIONS
 from naics_pipeline.config import Config
 from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy import census, text, tree
@@ -38,6 +39,7 @@ def source_cache(store: Store) -> Path:
     kinds={"polars", "parquet"},
     freshness_policy=MONTHLY,
     code_version=version(3, *SOURCE, "taxonomy"),
+    supplied=CORRECTIONS,
     metadata=columns(
         code=("string", "six-digit code the entry belongs to"),
         entry=("string", "an activity, as the index words it"),

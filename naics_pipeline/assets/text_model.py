@@ -23,6 +23,7 @@ from naics_pipeline.assets.common import (
     version,
     versions_of,
 )
+from naics_pipeline.assets.supplied import LABELLED_TEXTS
 from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import said_last
@@ -181,6 +182,7 @@ stages = [stage_asset(stage) for stage in STAGES]
     group_name="text_model",
     kinds={"pytorch", "parquet"},
     code_version=version(3, "evaluation.labelled"),
+    supplied=LABELLED_TEXTS,
     deps=[f"stage_{FINAL.name}", "triplets"],
     metadata=EMBEDDING_COLUMNS,
 )
