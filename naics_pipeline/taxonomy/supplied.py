@@ -36,7 +36,7 @@ def with_corrections(entries: pl.DataFrame, path: Path, codes: pl.Series) -> pl.
             results are reported or settings are chosen on, in whatever case and punctuation; names file and row.
     """
     given = read_supplied(path, "text", "code")
-    given = given.select("code", entry=collapsed("text")).with_row_index("row", 2)
+    given = given.select(pl.col("code").fill_null(""), entry=collapsed("text")).with_row_index("row", 2)
     unseen = entries.filter(pl.col("split") != TRAIN).select(normalised("entry")).to_series()
     wrong = {
         "is no six-digit code of this classification": ~pl.col("code").is_in(codes.implode())

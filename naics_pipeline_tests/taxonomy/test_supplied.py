@@ -41,6 +41,7 @@ def test_corrections_are_trained_on_and_replace_what_they_correct(tmp_path: Path
     [
         ("text\na\n", "column 'code' is missing"),
         ("text,code\npies,3118\n", "row 2: '3118' is no six-digit code"),
+        ("text,code\npies,\n", "row 2: '' is no six-digit code"),
         ("text,code\npies,311811\ntarts,999999\n", "row 3: '999999' is no six-digit code"),
         ("text,code\n ,311811\n", "row 2: '311811' comes without a text"),
         ("text,code\nRYE  loaves,311812\n", "row 2: '311812' is given for a text that is kept from training"),
