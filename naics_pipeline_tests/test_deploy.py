@@ -1,11 +1,13 @@
 """What deploy/ describes: read with the eyes of Dagster, Postgres and MLflow where they are here."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
@@ -49,6 +51,32 @@ def test_every_part_of_compose_has_what_it_waits_for_and_no_secret_in_the_file()
                 assert value.startswith("${"), key
     given = {line.split("=")[0] for line in (DEPLOY / "env.example").read_text().splitlines() if "=" in line}
     assert {"POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"} <= given
+
+
+def composed(*secrets: str) -> subprocess.CompletedProcess[str]:
+    """What Docker's own reader makes of the compose file; it needs no engine."""
+    command = [str(files("compose") / "docker-compose"), "-f", str(DEPLOY / "compose.yaml")]
+    environment = {"PATH": os.environ["PATH"], **{name: f"of-{name}" for name in secrets}}
+    return subprocess.run(
+        [*command, "--env-file", str(DEPLOY / "env.example"), "config", "--format", "json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_docker_reads_the_compose_file_once_the_secrets_are_set():
+    refused = composed("S3_ACCESS_KEY", "S3_SECRET_KEY")
+    assert refused.returncode != 0
+    assert "POSTGRES_PASSWORD is missing a value: set it in deploy/.env" in refused.stderr
+    read_by_docker = composed("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY")
+    assert read_by_docker.returncode == 0, read_by_docker.stderr
+    parts = json.loads(read_by_docker.stdout)["services"]
+    assert set(parts) == set(read("compose.yaml")["services"])
+    built = parts["bucket"]["build"]
+    assert (Path(built["context"]), (Path(built["context"]) / built["dockerfile"]).is_file()) == (REPOSITORY, True)
+    assert "naics:of-POSTGRES_PASSWORD@postgres/mlflow" in str(parts["mlflow"]["command"])
+    assert parts["daemon"]["environment"]["AWS_SECRET_ACCESS_KEY"] == "of-S3_SECRET_KEY"
 
 
 def test_what_the_instance_reads_from_the_environment_is_set():

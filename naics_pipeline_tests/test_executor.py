@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import kubernetes
+import kubernetes_validate
 import pytest
 import yaml
 from dagster._core.definitions.job_base import InMemoryJob
@@ -255,6 +257,8 @@ def test_on_kubernetes_a_step_that_trains_gets_a_pod_of_the_size_that_is_set():
     (shared,) = [mount.name for mount in container.volume_mounts if mount.mount_path == "/dev/shm"]
     assert [volume.empty_dir.medium for volume in pod.volumes if volume.name == shared] == ["Memory"]
     assert "nvidia.com/gpu" not in str(executor.pod_of_training(Pod()))
+    manifest = kubernetes.client.ApiClient().sanitize_for_serialization(job)
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_the_executor_is_a_setting():
