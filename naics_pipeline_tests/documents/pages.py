@@ -45,3 +45,13 @@ def command_lines() -> list[Line]:
         if (words := shlex.split(part, comments=True))
     }
     return list(found)
+
+
+def mentioned() -> list[Line]:
+    """Every command of ours that a sentence names, perhaps without its arguments."""
+    found = {
+        Line(page.name, tuple(code.split())): None
+        for page in PAGES
+        for code in re.findall(r"(?<!`)`((?:naics|make)\s[^`]+)`", page.read_text(encoding="utf-8"))
+    }
+    return list(found)

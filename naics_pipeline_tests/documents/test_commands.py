@@ -20,7 +20,7 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Settings
 from naics_pipeline.text_model.embeddings import Embeddings, write_embeddings
 from naics_pipeline_tests.conftest import REPOSITORY
-from naics_pipeline_tests.documents.pages import PAGES, Line, blocks, command_lines
+from naics_pipeline_tests.documents.pages import PAGES, Line, blocks, command_lines, mentioned
 
 LINES = command_lines()
 READ_BY_OTHERS = {"MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "AWS_ENDPOINT_URL", "NAICS_CACHE_DIR"}
@@ -41,13 +41,17 @@ def value_of(line: Line, *options: str) -> str:
 @pytest.mark.parametrize("line", [line for line in LINES if line.words[0] not in CHECKED_ELSEWHERE], ids=str)
 def test_a_command_of_another_program_is_one_we_know(line):
     known = {"source conf/env.sh", "source .venv/bin/activate", "python3.11 -m venv .venv", "pytest"}
-    others = {"cp", "curl", "docker", "helm", "torchrun", ".venv/bin/python"}
+    others = {"cp", "curl", "docker", "helm", "torchrun", "uv", ".venv/bin/python"}
     assert " ".join(line.words) in known or line.words[0] in others
     paths = [word for word in line.words if word.startswith("deploy/") and word != "deploy/.env"]
     assert all((REPOSITORY / path).is_file() for path in paths)
 
 
-@pytest.mark.parametrize("line", lines_of("make"), ids=str)
+def mentions_of(program: str) -> list[Line]:
+    return [line for line in mentioned() if line.words[0] == program]
+
+
+@pytest.mark.parametrize("line", [*lines_of("make"), *mentions_of("make")], ids=str)
 def test_a_make_target_exists(line):
     assert re.search(rf"^{line.words[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
 
@@ -57,6 +61,14 @@ def test_a_naics_command_takes_its_arguments(line):
     group, arguments = get_command(cli.app), list(line.words[1:])
     name, command, rest = group.resolve_command(group.make_context("naics", arguments), arguments)
     command.make_context(name, rest)
+
+
+@pytest.mark.parametrize("line", mentions_of("naics"), ids=str)
+def test_a_naics_command_in_a_sentence_exists_with_its_options(line):
+    group, arguments = get_command(cli.app), list(line.words[1:])
+    _, command, rest = group.resolve_command(group.make_context("naics", arguments), arguments)
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in rest if word.startswith("-")} <= known
 
 
 @pytest.mark.parametrize("line", [*lines_of("dagster", "asset"), *lines_of("dg", "launch")], ids=str)
@@ -83,7 +95,7 @@ def test_an_exported_variable_is_one_that_is_read(line):
         assert (REPOSITORY / "conf" / "profiles" / f"{value}.yaml").is_file()
 
 
-@pytest.mark.parametrize("line", lines_of("pip", "install"), ids=str)
+@pytest.mark.parametrize("line", [*lines_of("pip", "install"), *lines_of("uv", "pip", "install")], ids=str)
 def test_an_extra_exists(line):
     known = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     asked = re.findall(r"\[([\w,]+)\]", line.words[-1])
