@@ -29,8 +29,8 @@ def evaluate(
     places: Annotated[
         Path | None,
         typer.Option(
-            help="Parquet file of texts below their codes, likewise, for the read-outs nearest_entry and mixed; "
-            "without it x_places.parquet beside FILE."
+            help="Parquet file of texts below their codes, likewise, for the read-outs nearest_entry, centroid and "
+            "mixed; without it x_places.parquet beside FILE."
         ),
     ] = None,
     labelled: Annotated[

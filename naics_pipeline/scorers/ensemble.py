@@ -7,20 +7,21 @@ import numpy as np
 
 from naics_pipeline.scorers.blend import Blend
 from naics_pipeline.scorers.calibration import Calibration
+from naics_pipeline.scorers.centroid import CentroidScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer
 from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.scorers.scorer import Scorer
 
-CODE, ENTRY, LEXICAL, LINEAR = "code", "nearest_entry", "lexical", "linear"
+CODE, ENTRY, CENTROID, LEXICAL, LINEAR = "code", "nearest_entry", "centroid", "lexical", "linear"
 MIXED, BLEND = "mixed", "blend"
 BLEND_WITHOUT = "blend_without_"
 
 
 def scorers_of_space() -> dict[str, Scorer]:
     """Those that read points alone."""
-    return {CODE: EmbeddingScorer(), ENTRY: NearestEntryScorer()}
+    return {CODE: EmbeddingScorer(), ENTRY: NearestEntryScorer(), CENTROID: CentroidScorer()}
 
 
 def all_scorers(seed: int) -> dict[str, Scorer]:
@@ -55,8 +56,8 @@ class CalibratedBlend:
 
 
 def blends_of(scorers: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Blend → the scorers in it: of the space's two, of all, and of all but one each."""
-    found: dict[str, tuple[str, ...]] = {MIXED: (CODE, ENTRY)}
+    """Blend → the scorers in it: of the space's own, of all, and of all but one each."""
+    found: dict[str, tuple[str, ...]] = {MIXED: (CODE, ENTRY, CENTROID)}
     if len(scorers) > len(found[MIXED]):
         found[BLEND] = tuple(scorers)
         found |= {f"{BLEND_WITHOUT}{name}": tuple(other for other in scorers if other != name) for name in scorers}

@@ -23,8 +23,9 @@ from naics_pipeline.files import checksum, replacing
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.scorers.blend import Blend
 from naics_pipeline.scorers.calibration import Calibration
+from naics_pipeline.scorers.centroid import CentroidScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer
-from naics_pipeline.scorers.ensemble import CODE, ENTRY, LEXICAL, LINEAR, CalibratedBlend, all_scorers
+from naics_pipeline.scorers.ensemble import CENTROID, CODE, ENTRY, LEXICAL, LINEAR, CalibratedBlend, all_scorers
 from naics_pipeline.scorers.levels import Levels
 from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
@@ -144,6 +145,7 @@ class Index:
         self.scorers: dict[str, Scorer] = {
             CODE: EmbeddingScorer().fit(self.places, codes),
             ENTRY: self.nearest,
+            CENTROID: CentroidScorer().fit(self.places, codes),
             LEXICAL: self.lexical,
             LINEAR: LinearScorer.restored(tensors[f"{LINEAR}.weights"]),
         }

@@ -113,7 +113,7 @@ def test_each_read_out_is_a_row_of_its_own() -> None:
     held_out, labelled = table(page, "Method</th>"), table(page, "Method, labelled")
     assert row(held_out, "Text model: the code’s point") == ["0.500", "0.400"]
     assert row(held_out, "Text model: nearest entry") == ["0.600", "–"]
-    assert row(held_out, "Text model: both mixed") == ["0.700", "0.650"]
+    assert row(held_out, "Text model: all three mixed") == ["0.700", "0.650"]
     assert row(held_out, "TF‑IDF") == ["0.550", "–"]
     assert row(labelled, "Text model: with parts") == ["0.350"]
     assert "299 labelled texts" in page
@@ -128,7 +128,7 @@ def test_stages_are_shown_with_validation_and_read_outs() -> None:
     stage |= {"nearest_entry/query_top1": 0.55, "mixed/query_top1": 0.58}
     shown = table(render(content(stages={"01_easy": stage})), "Stage and read-out")
     assert row(shown, "01_easy: the code’s point") == ["0.500", "0.450"]
-    assert row(shown, "01_easy: both mixed") == ["0.600", "0.580"]
+    assert row(shown, "01_easy: all three mixed") == ["0.600", "0.580"]
 
 
 def test_what_is_one_by_construction_is_said_to_be() -> None:

@@ -189,7 +189,8 @@ def test_all_scorers_have_a_row_and_so_have_the_blends_with_their_calibration() 
     for row in ("lexical", "linear", "blend", "blend_without_code", "blend_without_nearest_entry"):
         assert found.metrics[f"{row}/query_top1"] == 1
     assert found.metrics["query_top1"] < 1
-    assert {"blend_without_lexical/query_top1", "blend_without_linear/query_top1"} <= found.by_query.keys()
+    without = {f"blend_without_{name}/query_top1" for name in ("centroid", "lexical", "linear")}
+    assert {"centroid/query_top1", *without} <= found.by_query.keys()
     for mark in ("", "_digits_2", "_digits_5"):
         for measure in ("calibration_error", "brier", "answered_at_95"):
             assert 0 <= found.metrics[f"blend/{measure}{mark}"] <= 1

@@ -61,9 +61,10 @@ def test_without_texts_all_count_one_and_nothing_is_calibrated() -> None:
 
 
 def test_there_is_a_blend_of_all_and_one_without_each() -> None:
-    found = blends_of(("code", "nearest_entry", "lexical", "linear"))
-    assert found["mixed"] == ("code", "nearest_entry")
-    assert found["blend"] == ("code", "nearest_entry", "lexical", "linear")
-    assert found["blend_without_code"] == ("nearest_entry", "lexical", "linear")
-    assert len(found) == 6
-    assert blends_of(("code", "nearest_entry")) == {"mixed": ("code", "nearest_entry")}
+    space = ("code", "nearest_entry", "centroid")
+    found = blends_of((*space, "lexical", "linear"))
+    assert found["mixed"] == space
+    assert found["blend"] == (*space, "lexical", "linear")
+    assert found["blend_without_code"] == ("nearest_entry", "centroid", "lexical", "linear")
+    assert len(found) == 7
+    assert blends_of(space) == {"mixed": space}

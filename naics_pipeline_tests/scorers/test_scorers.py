@@ -10,6 +10,7 @@ import torch
 from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.scorers import nearest_entry
+from naics_pipeline.scorers.centroid import SHARES, CentroidScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer, query_distances
 from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
@@ -52,7 +53,9 @@ def test_scorers_of_words_and_vectors_find_codes_that_these_tell_apart(scorer: S
     assert scorer.scores(asked.at(np.zeros(4, dtype=bool))).shape == (0, 4)
 
 
-@pytest.mark.parametrize("scorer", [EmbeddingScorer(), NearestEntryScorer(), LexicalScorer(), LinearScorer()])
+@pytest.mark.parametrize(
+    "scorer", [EmbeddingScorer(), NearestEntryScorer(), CentroidScorer(), LexicalScorer(), LinearScorer()]
+)
 def test_texts_of_other_codes_change_nothing(scorer: Scorer) -> None:
     codes, asked = codes_of(), texts(CODES, WORDS, seed=3)
     stranger = replace(TRAIN.at(np.arange(1)), codes=np.array(["999999"]))
@@ -71,13 +74,15 @@ def test_points_alone_are_refused_by_scorers_that_read_more(scorer: Scorer) -> N
         scorer.fit(codes_of(), codes_of())
 
 
-@pytest.mark.parametrize("scorer", [EmbeddingScorer(), NearestEntryScorer()])
+@pytest.mark.parametrize("scorer", [EmbeddingScorer(), NearestEntryScorer(), CentroidScorer()])
 def test_points_of_another_space_are_refused(scorer: Scorer) -> None:
     codes = codes_of()
     with pytest.raises(ModelError, match="queries lie in another space"):
         scorer.fit(codes, codes).scores(replace(codes, geometry="euclidean"))
     with pytest.raises(ModelError, match="places lie in another space"):
         NearestEntryScorer().fit(replace(codes, curvature=2.0), codes)
+    with pytest.raises(ModelError, match="places lie in another space"):
+        CentroidScorer().fit(replace(codes, curvature=2.0), codes)
 
 
 def test_points_of_another_training_are_refused_where_both_say_what_they_are_of() -> None:
@@ -98,6 +103,7 @@ def test_a_text_on_each_codes_own_point_reads_as_the_code_does(geometry: str, cu
     asked = Embeddings(CODES, points(1, 4, curvature), curvature, geometry)
     found = NearestEntryScorer().fit(codes.at(np.array([3, 0, 2])), codes).scores(asked)
     assert found == pytest.approx(EmbeddingScorer().fit(codes, codes).scores(asked))
+    assert found == pytest.approx(CentroidScorer().fit(codes.at(np.array([3, 0, 2])), codes).scores(asked))
     assert found == pytest.approx(-query_distances(asked.points, codes.points, curvature, geometry))
 
 
@@ -133,3 +139,21 @@ def test_positions_hold_whatever_the_order_and_name_what_is_missing() -> None:
     with pytest.raises(ModelError, match="333333"):
         positions(CODES, np.array(["333333"]))
     assert owners(Embeddings(np.array(["111110", "11"]), points(0, 2)), codes_of()).tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("curvature", [0.5, 1.0])
+def test_a_centroid_weighs_each_kind_of_text_whatever_their_number(curvature: float) -> None:
+    tangent = torch.tensor([[2.0, 0, 0], [0, 1.0, 0], [0, 3.0, 0], [0, 0, 2.0]], dtype=torch.float64)
+    kinds = pl.DataFrame({"kind": ["title", "entry", "entry", "sentence"]})
+    places = Embeddings(np.repeat(CODES[:1], 4), lorentz.exp0(tangent, curvature=curvature).numpy(), curvature)
+    codes = Embeddings(CODES, points(0, 4, curvature), curvature)
+    asked = Embeddings(np.repeat("", 5), points(1, 5, curvature), curvature)
+    weights = torch.tensor([SHARES["title"], SHARES["entry"], SHARES["sentence"]], dtype=torch.float64)
+    direction = 2 * weights / (2 * weights).norm()
+    middle = lorentz.exp0(2 * direction[None], curvature=curvature).numpy()
+    expected = -query_distances(asked.points, middle, curvature, "lorentz")[:, 0]
+    found = CentroidScorer().fit(replace(places, columns=kinds), codes).scores(asked)
+    assert found[:, 0] == pytest.approx(expected)
+    assert found[:, 1:] == pytest.approx(EmbeddingScorer().fit(codes, codes).scores(asked)[:, 1:])
+    alike = CentroidScorer().fit(places, codes).scores(asked)
+    assert alike[:, 0] != pytest.approx(expected)
