@@ -56,6 +56,7 @@ def test_every_row_has_pairs_to_draw(settings, sample_books, tmp_path: Path) -> 
     places = {"token_cache": tmp_path / "tokens", "hidden_cache": tmp_path / "states"}
     inputs = load_inputs(**frames, settings=settings, model=model, **places)
     rows = ablations.rows_of(settings)
+    assert len(ablations.rows_of(settings, short=True)[ablations.BUILT_IN].stages) == 1
     assert len({str(row) for row in rows.values()}) == len(rows)
     for name, row in rows.items():
         objective = settings.objective.model_copy(update=row.objective)
