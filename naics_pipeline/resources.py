@@ -26,7 +26,7 @@ from naics_pipeline.storage import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import LoggedModel, Metric
 
 logger = logging.getLogger(__name__)
 DATABASE = "mlflow.db"
@@ -110,16 +110,61 @@ class TrackedRun:
     parent: str | None = None
     waiting: "list[Metric]" = field(default_factory=list)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Metrics by name; MLflow allows no @ in names, so that ndcg@10 becomes ndcg_at_10."""
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float],
+        step: int = 0,
+        *,
+        model_id: str | None = None,
+        dataset: tuple[str, str] | None = None,
+    ) -> None:
+        """Metrics by name; MLflow allows no @ in names, so that ndcg@10 becomes ndcg_at_10.
+
+        Args:
+            model_id: of the LoggedModel that they are also of.
+            dataset: name and hash, as in `log_inputs`, of what they were measured on.
+        """
         from mlflow.entities import Metric
         from mlflow.utils.time import get_current_time_millis
 
-        now = get_current_time_millis()
+        now, of = get_current_time_millis(), (model_id, *(dataset or (None, None)))
         self.waiting.extend(
-            Metric(name.replace("@", "_at_"), float(value), now, step) for name, value in metrics.items()
+            Metric(name.replace("@", "_at_"), float(value), now, step, *of) for name, value in metrics.items()
         )
         self._deliver()
+
+    @contextmanager
+    def logged_model(
+        self, name: str, tags: Mapping[str, str], params: Mapping[str, Any] | None = None
+    ) -> "Iterator[LoggedModel]":
+        """A LoggedModel of this run: ready once the body has ended well, else marked as failed."""
+        from mlflow.entities import LoggedModelOutput
+
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        made = self.client.create_logged_model(experiment, name, self.run_id, dict(tags), dict(params or {}))
+        self.client.log_outputs(self.run_id, [LoggedModelOutput(made.model_id, step=0)])
+        try:
+            yield made
+        except BaseException:
+            self.client.finalize_logged_model(made.model_id, "FAILED")
+            raise
+        self.client.finalize_logged_model(made.model_id, "READY")
+
+    def log_stored_model(
+        self, name: str, place: str, loaded_by: str, params: Mapping[str, Any] | None = None
+    ) -> str | None:
+        """A LoggedModel whose files stay where they are; its id, None where MLflow did not take it.
+
+        Args:
+            place: where they lie.
+            loaded_by: a line of Python that loads it.
+        """
+        from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
+
+        tags = {MLFLOW_MODEL_IS_EXTERNAL: "true", "path": place, "load": loaded_by}
+        with self._surviving(f"the model {name} is not recorded"), self.logged_model(name, tags, params) as made:
+            return str(made.model_id)
+        return None
 
     def log_result(self, metrics: Mapping[str, float]) -> None:
         """Metrics of this run that are results of the whole pipeline run, so that its parent has them too."""
@@ -285,6 +330,7 @@ class Tracking(dg.ConfigurableResource):
         # By its own defaults the client keeps an epoch waiting for minutes when the server is gone.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow import MlflowClient
 
         for noisy in ("alembic", "mlflow.store.db.utils"):

@@ -239,6 +239,15 @@ class Classification(Section):
     threshold: float = Field(0.5, gt=0, le=1, description="the answer is the deepest code that is so probable")
 
 
+class Registry(Section):
+    model_name: str = Field(
+        "naics",
+        pattern=r"^[^/:'\s][^/:']*$",
+        description="under which MLflow's registry keeps each index, its alias champion the one to serve; a name each "
+        "for sources whose held-out entries differ",
+    )
+
+
 class Pod(Section):
     """What a step that trains asks of Kubernetes, in its words."""
 
@@ -280,4 +289,5 @@ class Settings(Section):
     graph: Graph = Graph()
     evaluation: Evaluation = Evaluation()
     classification: Classification = Classification()
+    registry: Registry = Registry()
     orchestration: Orchestration = Orchestration()

@@ -98,7 +98,7 @@ def test_dg_launches_the_same(environment, given):
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         (run,) = instance.get_runs()
     evaluated = {"text_evaluation", "refined_evaluation", "evaluation_report"}
-    embedded = {"stage_01_only", "text_embeddings", "refined_embeddings", "naics_index"}
+    embedded = {"stage_01_only", "text_embeddings", "refined_embeddings", "naics_index", "naics_model"}
     assert {key.to_user_string() for key in run.asset_selection} == {"triplets"} | embedded | evaluated
 
 

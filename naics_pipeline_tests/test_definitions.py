@@ -23,7 +23,7 @@ GROUPS = {
     "text_model": {"stage_00_short_text", "stage_01_easy", "stage_02_medium", "stage_03_hard", "text_embeddings"},
     "graph_model": {"refined_embeddings"},
     "evaluation": {"text_evaluation", "refined_evaluation", "evaluation_report"},
-    "search": {"naics_index"},
+    "search": {"naics_index", "naics_model"},
 }
 
 

@@ -81,12 +81,14 @@ def refined_embeddings(
             on_epoch=partial(follow, run, -(-settings.graph.steps // settings.graph.steps_per_epoch)),
         )
         run.log_inputs(versions_of({"descriptions": descriptions}), store.root)
-        run.log_metrics(refinement.metrics)
         refined = Embeddings(tree.codes, refinement.points, refinement.curvature)
         failed = failures(gate(evaluate_embeddings(text, tree=tree), evaluate_embeddings(refined, tree=tree)))
         if failed:
             logger.warning("these points fail the gate: %s", failed)
-        run.log_metrics({"gate_passed": not failed})
+        place_of_points = f"{store.root}/{NAME}"
+        loaded_by = f"naics_pipeline.text_model.embeddings.read_embeddings(Path({place_of_points!r}))"
+        model = run.log_stored_model("refined_embeddings", place_of_points, loaded_by)
+        run.log_metrics(refinement.metrics | {"gate_passed": not failed}, model_id=model)
         made = {"stage": "graph", "run_id": context.run.run_id, GATE: failed or PASSED}
         made |= refined_origin(conf, text, refined, descriptions)
         refined = replace(refined, metadata=made)

@@ -1,4 +1,4 @@
-"""What users search with: the index of the newest text model, and a file that it codes."""
+"""What users search with: the index of the newest text model, the same as a model of MLflow, and a file it codes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from naics_pipeline.assets.common import asset, data_version, defined_conf, logger, place, version
+from naics_pipeline.assets.common import asset, data_version, defined_conf, logger, place, version, versions_of
 from naics_pipeline.assets.evaluation import frozen_vectors
 from naics_pipeline.assets.supplied import FILE_TO_CLASSIFY
 from naics_pipeline.assets.text_model import FINAL, NAME, PLACES, QUERIES
 from naics_pipeline.config import Config
+from naics_pipeline.resources import Tracking
 from naics_pipeline.storage import Store
 
 if TYPE_CHECKING:
@@ -59,6 +60,57 @@ def naics_index(
     return dg.MaterializeResult(
         metadata={**described, "blend": dg.MetadataValue.json(manifest["blend"]), **place(store, INDEX)},
         data_version=data_version(manifest["files"]),
+    )
+
+
+@asset(
+    group_name="search",
+    kinds={"mlflow"},
+    code_version=version(1, "seed", "registry"),
+    deps=[INDEX, "triplets"],
+)
+def naics_model(
+    context: dg.AssetExecutionContext,
+    conf: dg.ResourceParam[Config],
+    store: dg.ResourceParam[Store],
+    tracking: Tracking,
+    index_entries: pl.DataFrame,
+) -> dg.MaterializeResult:
+    """One version in MLflow's registry: the index as a model that MLflow can serve, measured on held-out entries.
+
+    The alias champion moves to it unless it finds them worse than the champion. An index that is there is not
+    registered again.
+    """
+    from naics_pipeline.registry import Registry
+    from naics_pipeline.search.champion import measure_index
+    from naics_pipeline.search.index import Index
+    from naics_pipeline.taxonomy.text import HELD_OUT
+
+    place_of_index = store.local(INDEX)
+    index = Index.load(place_of_index, accelerator=conf.settings.accelerator)
+    name = conf.settings.registry.model_name
+    with tracking.start_run(context, conf.flat(), stage="naics_model") as run:
+        read = versions_of({"index_entries": index_entries})
+        run.log_inputs(read, store.root)
+        measured = measure_index(index, index_entries.filter(split=HELD_OUT))
+        registry = Registry(run, name)
+        registered = registry.register(place_of_index, index.manifest, measured.scores)
+        (dataset,) = read.items()
+        run.log_metrics(measured.metrics, model_id=registered.model_id, dataset=dataset)
+        decision = registry.crown(registered, measured.scores, seed=conf.settings.seed)
+    say = logger.info if decision.moves or not registered.is_new else logger.warning
+    moved = "champion moves" if decision.moves else "champion stays"
+    say("version %s of %s, index %s; %s: %s", registered.version, name, index.version, moved, decision.reason)
+    found = vars(decision.comparison) if decision.comparison else {}
+    return dg.MaterializeResult(
+        metadata={
+            "model": dg.MetadataValue.text(f"models:/{name}/{registered.version}"),
+            "index_version": index.version,
+            "champion": f"{moved}: {decision.reason}",
+            **{f"against_champion/{key}": value for key, value in found.items()},
+            **measured.metrics,
+        },
+        data_version=data_version(name, index.version),
     )
 
 

@@ -28,7 +28,7 @@ from naics_pipeline.config import Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import said_last
 from naics_pipeline.files import fingerprint
-from naics_pipeline.resources import Accelerator, Tracking
+from naics_pipeline.resources import Accelerator, TrackedRun, Tracking
 from naics_pipeline.settings import Training
 from naics_pipeline.storage import Store
 from naics_pipeline.text_model.curriculum.stage import Stage, final_stage, lineage, load_curriculum
@@ -137,13 +137,16 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 "index_entries": index_entries,
                 "activity_phrases": activity_phrases,
             }
-            run.log_inputs(versions_of(frames), store.root)
+            read = versions_of(frames)
+            run.log_inputs(read, store.root)
             made = stage_origin(conf, store, stage, frames)
             for file, points in ((NAME, result.codes), (PLACES, result.places), (QUERIES, queries)):
                 of_space = points.metadata | {"space": result.codes.version, "origin": json.dumps(made)}
                 write_embeddings(replace(points, metadata=of_space), store.path(f"{name}/{file}"))
+            model = log_checkpoint(run, store, stage)
             # A step after the last epoch's: what MLflow compares runs by is then the best checkpoint, not the last one.
-            run.log_metrics(metrics, len(result.history))
+            measured_on = ("index_entries", read["index_entries"])
+            run.log_metrics(metrics, len(result.history), model_id=model, dataset=measured_on)
             write_metrics(store.path(f"{name}/metrics.json"), metrics)
             write_metrics(store.path(f"{name}/history.json"), {"epochs": result.history})
             curves = training_curves({stage.name: result.history}, FOLLOWED)
@@ -156,6 +159,17 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         )
 
     return train
+
+
+def log_checkpoint(run: TrackedRun, store: Store, stage: Stage) -> str | None:
+    """The best checkpoint of a stage as a LoggedModel whose files lie in the stage's directory; its id."""
+    from naics_pipeline.text_model.checkpoints import BEST, read_stage
+
+    name = f"stages/{stage.name}"
+    place = f"{store.root}/{name}/{BEST}"
+    loaded_by = f"naics_pipeline.text_model.inference.TextEmbedder.load(Path({place!r}))"
+    params = {"key": read_stage(store.path(name))["key"], **stage.model_dump(mode="json")}
+    return run.log_stored_model(f"stage_{stage.name}", place, loaded_by, params)
 
 
 def stage_origin(conf: Config, store: Store, stage: Stage, frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training, refinement and evaluation as one run makes them, with a model small enough for a test."""
 
+import importlib
 import json
 import re
 from dataclasses import replace
@@ -38,6 +39,7 @@ TRACKED = {
     "text_evaluation",
     "refined_evaluation",
     "evaluation_report",
+    "naics_model",
 }
 
 
@@ -84,6 +86,24 @@ def test_a_stage_is_recorded_with_its_own_keys(recorded):
         assert run.data.tags["stage"] == stage.name
         assert run.data.params["stage.k_negatives"] == str(stage.k_negatives)
         assert "cophenetic_correlation" in run.data.metrics
+
+
+def test_a_stage_is_a_model_with_its_metrics_that_says_how_to_load_it(recorded, trained_run, data_dir):
+    client = MlflowClient(tracking_uri=f"sqlite:///{data_dir}/mlflow/mlflow.db")
+    for stage in STAGES:
+        run = recorded[f"stage_{stage.name}"]
+        (output,) = run.outputs.model_outputs
+        model = client.get_logged_model(output.model_id)
+        assert (model.name, str(model.status)) == (f"stage_{stage.name}", "READY")
+        assert model.params["key"] == read_stage(data_dir / "stages" / stage.name)["key"]
+        linked = {metric.key: metric.value for metric in model.metrics}
+        assert linked["validation/mixed/query_top1"] == run.data.metrics["validation/mixed/query_top1"]
+        assert {metric.dataset_name for metric in model.metrics} == {"index_entries"}
+        module, function, rest = re.fullmatch(r"([\w.]+?)\.(TextEmbedder)(\.load\(.*\))", model.tags["load"]).groups()
+        loaded = eval(f"{function}{rest}", {function: getattr(importlib.import_module(module), function), "Path": Path})
+        assert loaded.stage == stage.name
+    (refined,) = recorded["refined_embeddings"].outputs.model_outputs
+    assert "gate_passed" in {metric.key for metric in client.get_logged_model(refined.model_id).metrics}
 
 
 def test_a_stage_is_measured_as_the_embeddings_are(trained_run, data_dir):
@@ -269,6 +289,7 @@ def test_the_index_of_the_last_stage_finds_codes(trained_run, data_dir):
 
     index = Index.load(data_dir / "naics_index")
     assert runs.metadata(trained_run, "naics_index")["index_version"] == index.version
+    assert runs.metadata(trained_run, "naics_model")["model"] == "models:/naics-sample/1"
     (answer,) = index.search("family restaurant")
     assert len(answer.candidates) == 5
     assert index.manifest["fitted_on"] > 0

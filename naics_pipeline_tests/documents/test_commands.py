@@ -6,12 +6,14 @@ import itertools
 import re
 import tomllib
 
+import click
 import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
 import torch
 import yaml
+from mlflow.cli import cli as mlflow_cli
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -24,7 +26,7 @@ from naics_pipeline_tests.documents.pages import PAGES, Line, blocks, command_li
 
 LINES = command_lines()
 READ_BY_OTHERS = {"MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "AWS_ENDPOINT_URL", "NAICS_CACHE_DIR"}
-CHECKED_ELSEWHERE = {"dagster", "dg", "export", "make", "naics", "pip", "python"}
+CHECKED_ELSEWHERE = {"dagster", "dg", "export", "make", "mlflow", "naics", "pip", "python"}
 QUICK = ("config", "nearest", "explore", "export", "evaluate", "downstream")
 
 
@@ -69,6 +71,14 @@ def test_a_naics_command_in_a_sentence_exists_with_its_options(line):
     _, command, rest = group.resolve_command(group.make_context("naics", arguments), arguments)
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in rest if word.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("line", lines_of("mlflow"), ids=str)
+def test_an_mlflow_command_takes_its_arguments(line):
+    command, arguments = mlflow_cli, list(line.words[1:])
+    while isinstance(command, click.Group):
+        name, command, arguments = command.resolve_command(command.make_context("mlflow", arguments), arguments)
+    command.make_context(name, arguments)
 
 
 @pytest.mark.parametrize("line", [*lines_of("dagster", "asset"), *lines_of("dg", "launch")], ids=str)
