@@ -149,6 +149,8 @@ def test_nearest_lists_other_codes_by_distance(naics, embeddings_file, sample_de
     distances = [float(line.split("│")[3]) for line in out.splitlines() if line.startswith("│")]
     assert len(distances) == 3
     assert distances == sorted(distances)
+    # Whole, however narrow the table is.
+    assert out.splitlines()[-1] == str(embeddings_file)
 
 
 def test_nearest_says_that_points_failed_the_gate(naics, embeddings_file, tmp_path):

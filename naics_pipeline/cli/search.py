@@ -51,10 +51,11 @@ def nearest(
         typer.echo(f"{file}: these points failed the gate: {space.failed_gate}. --embeddings names others.", err=True)
     titles = titles_of(store)
     table = Table("code", "title", "distance", title=f"{code} {titles.get(code, '')}", title_justify="left")
-    table.caption = str(file)
     for row in search(space, code, k).iter_rows(named=True):
         table.add_row(row["code"], titles.get(row["code"], ""), f"{row['distance']:.3f}")
     Console().print(table)
+    # Below the table and not in it: a caption as narrow as the table would cut the path.
+    typer.echo(file)
 
 
 @app.command(epilog="Examples: naics search 'mobile dog grooming van' · naics search 'violin repair' 'pizza shop' -k 3")
