@@ -152,6 +152,20 @@ def pairwise_distance(u: Tensor, v: Tensor, *, curvature: Curvature = 1.0) -> Te
     return _from_squared_half_sinh(q, root, rounding).to(kind)
 
 
+def distance_of_inner(product: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """The distance that a Lorentzian inner product stands for: 2 asinh √((-c <u, v> - 1)/2) / √c.
+
+    It falls as the product grows, so of many points the nearest is found among the products. Of float64 points of
+    radius r/√c it is right to about 1e-8 eʳ, which is felt only where two points are nearly one.
+
+    Args:
+        product: `inner` of pairs of points, any shape, float64.
+        curvature: c > 0.
+    """
+    root = _sqrt_curvature(curvature, product)
+    return 2 * torch.asinh(((-(root**2) * product - 1) / 2).clamp_min(0).sqrt()) / root
+
+
 def centroid(x: Tensor, weights: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
     """Weighted Lorentz centroid Σ w x / √(-c⟨Σ w x, Σ w x⟩), Law et al. (2019), eq. 11.
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 _PRIOR = 1e-3
 """Of the squared weights, in units of each scorer's spread: with a hundred texts to fit on it holds them together,
@@ -33,6 +32,8 @@ class Blend:
             scores: scorer → (V, L) of validation texts, finite.
             right: (V,) position of each text's code; without any text all weights are 1.
         """
+        from scipy.optimize import minimize
+
         if len(right) == 0:
             return cls(dict.fromkeys(scores, 1.0))
         stacked = np.stack([values - values.max(axis=1, keepdims=True) for values in scores.values()])

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 BINS = 15
@@ -30,6 +29,8 @@ class Calibration:
             confidence: (V,) probability of the first answer to validation texts.
             right: (V,) whether it was right; without any text nothing is changed.
         """
+        from scipy.optimize import minimize
+
         if len(confidence) == 0:
             return cls()
         odds = _logit(confidence)

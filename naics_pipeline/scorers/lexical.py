@@ -1,16 +1,17 @@
 """What words a text shares with the texts of each code: a name or a spelling that no vector knows."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from naics_pipeline.scorers.scorer import owners, words_of
 from naics_pipeline.text_model.embeddings import Embeddings
 
+PARTS = (3, 5)
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SPEAKS = 0.03
 """Cosine from which a word speaks for a code; below, a few letters are alike by chance."""
@@ -25,8 +26,7 @@ class LexicalScorer:
     """
 
     def __init__(self, **options: Any) -> None:
-        parts: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (3, 5)}
-        self.vectorizer = TfidfVectorizer(**{"sublinear_tf": True, "dtype": np.float32, **(options or parts)})
+        self._options = options or {"analyzer": "char_wb", "ngram_range": PARTS}
 
     def fit(self, texts: Embeddings, codes: Embeddings) -> Self:
         """Joins the texts of each code.
@@ -34,36 +34,43 @@ class LexicalScorer:
         Raises:
             ModelError: the texts come without their words.
         """
+        # A search reads a `state`: the second that this import takes would be a third of its start.
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         owner, words = owners(texts, codes), words_of(texts)
         documents: list[list[str]] = [[] for _ in codes.codes]
         for code, text in zip(owner.tolist(), words, strict=True):
             if code >= 0:
                 documents[code].append(text)
-        self._keep(self.vectorizer.fit_transform(["; ".join(document) for document in documents]))
+        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **self._options)
+        weights = vectorizer.fit_transform(["; ".join(document) for document in documents])
+        self._keep(vectorizer.transform, weights, vectorizer.idf_, vectorizer.get_feature_names_out().tolist())
         return self
 
     def state(self) -> tuple[dict[str, np.ndarray], list[str]]:
         """What `fit` learned: arrays by name, and the terms in the order of their columns."""
         weights = self.weights
         arrays = {
-            "idf": self.vectorizer.idf_,
+            "idf": self._idf,
             "data": weights.data,
             "indices": weights.indices,
             "indptr": weights.indptr,
         }
-        return arrays, self.vectorizer.get_feature_names_out().tolist()
+        return arrays, self._terms
 
     @classmethod
     def restored(cls, arrays: Mapping[str, np.ndarray], terms: Sequence[str]) -> Self:
         """The scorer of a `state`."""
         scorer = cls()
-        scorer.vectorizer.set_params(vocabulary={term: column for column, term in enumerate(terms)})
-        scorer.vectorizer.idf_ = arrays["idf"]
         shape = (len(arrays["indptr"]) - 1, len(terms))
-        scorer._keep(csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape))
+        weights = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
+        scorer._keep(PartsOfWords(terms, arrays["idf"]), weights, arrays["idf"], list(terms))
         return scorer
 
-    def _keep(self, weights: csr_matrix) -> None:
+    def _keep(
+        self, vectors: Callable[[list[str]], csr_matrix], weights: csr_matrix, idf: np.ndarray, terms: list[str]
+    ) -> None:
+        self._vectors, self._idf, self._terms = vectors, idf, terms
         # Transposed once: of one text that would take longer than the product.
         self.weights, self._by_term = weights, weights.T.tocsr()
 
@@ -72,7 +79,7 @@ class LexicalScorer:
         words = list(dict.fromkeys(_WORD.findall(text)))
         if not words:
             return [[] for _ in columns]
-        said = (self.vectorizer.transform(words) @ self.weights[columns].T).toarray()
+        said = (self._vectors(words) @ self._by_term).toarray()[:, columns]
         order = np.argsort(-said, axis=0, kind="stable")
         return [[words[row] for row in order[:, place] if said[row, place] > _SPEAKS] for place in range(len(columns))]
 
@@ -81,5 +88,42 @@ class LexicalScorer:
         words = words_of(texts)
         if not words:
             return np.empty((0, self.weights.shape[0]), dtype=np.float32)
-        found: np.ndarray = (self.vectorizer.transform(words) @ self._by_term).toarray()
+        found: np.ndarray = (self._vectors(words) @ self._by_term).toarray()
         return found
+
+
+class PartsOfWords:
+    """TF-IDF vectors of texts, as scikit-learn's `TfidfVectorizer` with these terms makes them, without its import.
+
+    Args:
+        terms: parts of words in lower case, a blank where a word begins or ends, in the order of the columns.
+        idf: (terms,) what each counts.
+    """
+
+    def __init__(self, terms: Sequence[str], idf: np.ndarray) -> None:
+        self._column = {term: column for column, term in enumerate(terms)}
+        self._idf = idf.astype(np.float32)
+
+    def __call__(self, texts: list[str]) -> csr_matrix:
+        """(n, terms) float32, of length 1, or 0 where a text has none of the terms."""
+        counts = [Counter(map(self._column.get, parts_of_words(text))) for text in texts]
+        for count in counts:
+            count.pop(None, None)
+        indptr = np.cumsum([0, *map(len, counts)])
+        columns = np.fromiter((column for count in counts for column in count), np.int32, indptr[-1])
+        times = np.fromiter((n for count in counts for n in count.values()), np.float32, indptr[-1])
+        values = (1 + np.log(times)) * self._idf[columns]
+        row = np.repeat(np.arange(len(texts)), np.diff(indptr))
+        squared = np.bincount(row, weights=np.square(values), minlength=len(texts))
+        values /= np.sqrt(squared).astype(np.float32)[row]
+        return csr_matrix((values, columns, indptr), shape=(len(texts), len(self._column)))
+
+
+def parts_of_words(text: str) -> Iterator[str]:
+    """Every run of three to five characters of each word with a blank before and after it; of a short one, all."""
+    for bare in text.lower().split():
+        word = f" {bare} "
+        for size in range(PARTS[0], PARTS[1] + 1):
+            yield from (word[at : at + size] for at in range(max(1, len(word) - size + 1)))
+            if len(word) <= size:
+                break

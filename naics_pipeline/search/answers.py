@@ -9,7 +9,6 @@ import numpy as np
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.search.reading import MOST_CHARACTERS, Reading
 from naics_pipeline.taxonomy.tree import LEVELS
-from naics_pipeline.text_model.embeddings import Embeddings
 
 if TYPE_CHECKING:
     from naics_pipeline.search.index import Index
@@ -101,7 +100,7 @@ def answers(index: "Index", texts: Sequence[str], k: int, threshold: float) -> l
                 text=text,
                 answer=likely[-1] if likely else None,
                 levels=levels[row],
-                candidates=_candidates(index, read.at(np.array([row])), text, order[row], chances[row]),
+                candidates=_candidates(index, read.points[row], text, order[row], chances[row]),
                 activities=_activities(index, parts, alone[len(texts) + mine], threshold),
                 notes=_notes(texts[row], text, reading.familiarity[row]),
             )
@@ -133,10 +132,10 @@ def _levels(index: "Index", chances: np.ndarray) -> list[list[Named]]:
 
 
 def _candidates(
-    index: "Index", read: Embeddings, text: str, columns: np.ndarray, chances: np.ndarray
+    index: "Index", point: np.ndarray, text: str, columns: np.ndarray, chances: np.ndarray
 ) -> list[Candidate]:
     places = index.places.columns["text"]
-    nearest = index.nearest.nearest(read.at(np.zeros(len(columns), dtype=int)), columns, _ENTRIES)
+    nearest = index.nearest.nearest(point, columns, _ENTRIES)
     words = index.lexical.shared_words(text, columns)
     found = []
     for column, rows, shared in zip(columns.tolist(), nearest, words, strict=True):

@@ -96,6 +96,16 @@ def test_pairwise_is_distance_of_every_pair(curvature: float) -> None:
     torch.testing.assert_close(lorentz.pairwise_distance(x, y, curvature=curvature), expected)
 
 
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_the_distance_of_an_inner_product_is_that_of_its_points(curvature: float) -> None:
+    x = lorentz.exp0(tangents(0, 7, 5, 2.0), curvature=curvature)
+    y = lorentz.exp0(tangents(1, 7, 5, 3.0), curvature=curvature)
+    found = lorentz.distance_of_inner(lorentz.inner(x, y), curvature=curvature)
+    torch.testing.assert_close(found, lorentz.distance(x, y, curvature=curvature))
+    itself = lorentz.distance_of_inner(lorentz.inner(x, x), curvature=curvature)
+    torch.testing.assert_close(itself, torch.zeros_like(itself), atol=1e-5, rtol=0)
+
+
 def test_centroid_is_on_the_manifold_and_minimises_squared_lorentzian_distance() -> None:
     x = lorentz.exp0(tangents(0, 5, 3, 1.5), curvature=2.0)
     weights = torch.tensor([1.0, 2.0, 0.5, 0.0, 1.0], dtype=torch.float64)

@@ -124,6 +124,19 @@ def test_the_nearest_entry_against_a_loop_in_blocks_of_any_size(cells: int, monk
         assert found[:, code] == pytest.approx(-query_distances(asked.points, own, 1.0, "lorentz").min(axis=1))
 
 
+def test_a_search_reads_parts_of_words_as_scikit_learn_does() -> None:
+    odd = ["", "a", "Soybean  SOYBEAN soy", "SOYBEAN\tfarming;\x0bsales", "électricité İ 9", "restaurant" * 9, "zzz"]
+    fitted = LexicalScorer().fit(TRAIN, codes_of())
+    restored = LexicalScorer.restored(*fitted.state())
+    asked = texts(np.repeat("", len(odd) + 4), [*WORDS, *(f"{WORDS[0]} {text}" for text in odd)])
+    asked = replace(asked, columns=pl.DataFrame({"text": [*WORDS, *odd]}))
+    assert restored.scores(asked) == pytest.approx(fitted.scores(asked), abs=1e-6)
+    assert (restored.state()[0]["idf"] == fitted.state()[0]["idf"]).all()
+    columns = np.arange(2)
+    said = "soybean and sunflower farming"
+    assert restored.shared_words(said, columns) == fitted.shared_words(said, columns)
+
+
 def test_the_seed_fixes_what_a_linear_scorer_learns_and_leaves_other_draws_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
