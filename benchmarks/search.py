@@ -2,6 +2,8 @@
 
 Asks the index of the settings' data directory with the unseen entries that lie beside it. The load comes from `wrk`
 (a package of that name), with another text in every request; without it that line says so.
+
+`NAICS__SEARCH__PRECISION=bfloat16` before it measures that precision, and how far its answers are from float32's.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from naics_pipeline.search.classify import Coding, Task, classify_file
 from naics_pipeline.search.index import Index
 from naics_pipeline.storage import Store
 from naics_pipeline.taxonomy.text import HELD_OUT
+from naics_pipeline.text_model.short import Precision
 
 NAICS = str(Path(sys.executable).with_name("naics"))
 SEARCHES, BATCH, CLIENTS = 300, 4096, 50
@@ -47,8 +50,9 @@ def _store() -> Store:
     return Store(config.load().settings.data_dir)
 
 
-def _index() -> Index:
-    return Index.load(_store().local("naics_index"), accelerator="cpu")
+def _index(precision: Precision | None = None) -> Index:
+    chosen = precision or config.load().settings.search.precision
+    return Index.load(_store().local("naics_index"), accelerator="cpu", precision=chosen)
 
 
 def _texts() -> list[str]:
@@ -101,6 +105,13 @@ def batch(index: Index, texts: list[str]) -> str:
     start = time.perf_counter()
     index.predict_proba(asked)
     return f"{BATCH / (time.perf_counter() - start):.0f} texts/s"
+
+
+def against_float32(index: Index, texts: list[str]) -> str:
+    """How far the answers are from the reference's."""
+    found, right = index.predict_proba(texts), _index("float32").predict_proba(texts)
+    moved = found.argmax(axis=1) != right.argmax(axis=1)
+    return f"probabilities differ by at most {np.abs(found - right).max():.4f}, {moved.mean():.3%} of first answers"
 
 
 @contextmanager
@@ -157,6 +168,7 @@ def main(arguments: list[str]) -> None:
         f"one search, warm, {SEARCHES} texts": partial(warm, index, texts),
         f"{BATCH:,} short texts in one batch": partial(batch, index, texts),
         f"{CLIENTS} clients for {given.seconds} s": partial(load, texts, given.seconds),
+        f"{index.precision} against float32, {len(texts):,} texts": partial(against_float32, index, texts),
     }.items():
         print(f"| {what} | {work()} |", flush=True)
     print("\n| rows of a file | s (CPU s) | peak MB | MB read and written | rows/s |\n| --- | --- | --- | --- | --- |")

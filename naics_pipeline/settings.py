@@ -248,6 +248,12 @@ class Registry(Section):
     )
 
 
+class Search(Section):
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of a BERT's matrices on a CPU; bfloat16 is faster where the processor has it"
+    )
+
+
 class Pod(Section):
     """What a step that trains asks of Kubernetes, in its words."""
 
@@ -290,4 +296,5 @@ class Settings(Section):
     evaluation: Evaluation = Evaluation()
     classification: Classification = Classification()
     registry: Registry = Registry()
+    search: Search = Search()
     orchestration: Orchestration = Orchestration()

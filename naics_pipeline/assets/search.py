@@ -122,7 +122,7 @@ def classified_assets(conf: Config) -> list[dg.AssetsDefinition]:
     @asset(
         group_name="search",
         kinds={"parquet"},
-        code_version=version(1, "classification"),
+        code_version=version(1, "classification", "search"),
         supplied=FILE_TO_CLASSIFY,
         deps=[INDEX],
     )
@@ -133,7 +133,8 @@ def classified_assets(conf: Config) -> list[dg.AssetsDefinition]:
 
         chosen = conf.settings.classification
         assert chosen.file is not None
-        index = Index.load(store.local(INDEX), accelerator=conf.settings.accelerator)
+        settings = conf.settings
+        index = Index.load(store.local(INDEX), accelerator=settings.accelerator, precision=settings.search.precision)
         task = Task(Path(chosen.file), store.path(CLASSIFIED), Coding(chosen.text, chosen.top, chosen.threshold))
 
         def say(done: Coded) -> None:

@@ -174,7 +174,10 @@ def _index(path: Path | None, base: str | None, profile: str | None, set_: list[
 
     settings = config.load(profile, overrides(set_)).settings
     return Index.load(
-        path or Store(settings.data_dir).local("naics_index"), accelerator=settings.accelerator, base=base
+        path or Store(settings.data_dir).local("naics_index"),
+        accelerator=settings.accelerator,
+        base=base,
+        precision=settings.search.precision,
     )
 
 

@@ -35,9 +35,11 @@ from naics_pipeline.search.answers import THRESHOLD, Answer, answers
 from naics_pipeline.search.reading import Reading, beginnings
 from naics_pipeline.taxonomy.text import VALIDATION
 from naics_pipeline.taxonomy.tree import LEVELS
+from naics_pipeline.text_model.base import locate, weights_sha256
 from naics_pipeline.text_model.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from naics_pipeline.text_model.embeddings import Embeddings
-from naics_pipeline.text_model.inference import TextEmbedder
+from naics_pipeline.text_model.inference import load_short
+from naics_pipeline.text_model.short import Precision
 
 FORMAT, FORMAT_VERSION = "naics-index", 1
 MANIFEST, TEXT_MODEL, CODES, PLACES = "manifest.json", "text_model.safetensors", "codes.parquet", "places.parquet"
@@ -101,7 +103,7 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
             "vintage": ingredients.vintage,
             "codes": len(codes.codes),
             "base": model.record["settings"]["model"]["base"],
-            "base_sha256": TextEmbedder.load(directory / TEXT_MODEL, "cpu").base_sha256,
+            "base_sha256": weights_sha256(locate(model.record["settings"]["model"]["base"])),
             "geometry": ingredients.space.geometry,
             "curvature": ingredients.space.curvature,
             "blend": blend.blend.weights,
@@ -123,21 +125,18 @@ class Index:
         excluded: code → the codes that Census sends some of its activities to.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], accelerator: str, base: str | None) -> None:
-        self.manifest = manifest
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], accelerator: str, base: str | None, precision: Precision
+    ) -> None:
+        self.manifest, self.precision = manifest, precision
         frame = pl.read_parquet(path / CODES)
         self.titles: dict[str, str] = dict(frame.select("code", "title").iter_rows())
         self.excluded: dict[str, list[str]] = dict(frame.select("code", "excluded_codes").iter_rows())
         codes = self._points(frame.filter(pl.col("code").str.len_chars() == max(LEVELS)))
         self.places = self._points(pl.read_parquet(path / PLACES))
         self.candidates = codes.codes
-        self.embedder = TextEmbedder.load(path / TEXT_MODEL, accelerator, base)
-        if self.embedder.base_sha256 != manifest["base_sha256"]:
-            raise ModelError(
-                f"{path}: made with the base model of weights {manifest['base_sha256'][:12]}…, and "
-                f"'{base or manifest['base']}' has {self.embedder.base_sha256[:12]}…. Name the right one (--base)."
-            )
-        self.embedder.model.encoder.merge_short()
+        _refuse_another_base(path, manifest, base or manifest["base"])
+        self.embedder = load_short(path / TEXT_MODEL, accelerator, base, precision)
         tensors, terms = load((path / SCORERS).read_bytes()), json.loads((path / TERMS).read_text(encoding="utf-8"))
         lexical = {name.partition(".")[2]: values for name, values in tensors.items() if name.startswith(LEXICAL)}
         self.nearest = NearestEntryScorer().fit(self.places, codes)
@@ -152,18 +151,26 @@ class Index:
         self.blend = CalibratedBlend(Blend(manifest["blend"]), Calibration(**manifest["calibration"]))
 
     @classmethod
-    def load(cls, path: str | Path, *, accelerator: str = "cpu", base: str | None = None) -> "Index":
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        accelerator: str = "cpu",
+        base: str | None = None,
+        precision: Precision = "float32",
+    ) -> "Index":
         """The index in a directory.
 
         Args:
             base: where the base model is, if it is not where the manifest says: a directory or a name.
+            precision: of a BERT's matrices on the CPU; bfloat16 is faster and moves probabilities a little.
         Raises:
             ModelError: there is no index, it is damaged or of another format, or its base model is not to be had.
         """
         path = Path(path)
         manifest = read_manifest(path)
         try:
-            return cls(path, manifest, accelerator, base)
+            return cls(path, manifest, accelerator, base, precision)
         except (KeyError, TypeError, ValueError, SafetensorError, pl.exceptions.PolarsError) as error:
             raise ModelError(
                 f"{path}: an index that cannot be read ({error!r}). Materialize naics_index again."
@@ -172,7 +179,8 @@ class Index:
     @property
     def version(self) -> str:
         """Of the content: two indexes with one version give the same answers."""
-        return str(self.manifest["index_version"])
+        version = str(self.manifest["index_version"])
+        return version if self.precision == "float32" else f"{version}-{self.precision}"
 
     @cached_property
     def levels(self) -> Levels:
@@ -182,13 +190,14 @@ class Index:
     @cached_property
     def known_beginnings(self) -> frozenset[str]:
         """How the words begin that any code's texts hold."""
-        return frozenset(word for text in self.places.columns["text"].to_list() for word in beginnings(text))
+        return frozenset(beginnings("\n".join(self.places.columns["text"].to_list())))
 
     def read(self, texts: Sequence[str]) -> Embeddings:
         """Points of texts with their words and the base's vectors; a text that occurs again is read once."""
-        distinct, row = np.unique(np.array(texts, dtype=object).astype(str), return_inverse=True)
-        rows = pl.DataFrame({"text": distinct.tolist(), "code": [""] * len(distinct)})
-        return self.embedder.embed_with_base(rows).at(row)
+        row = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        rows = pl.DataFrame({"text": list(row), "code": [""] * len(row)}, schema={"text": pl.String, "code": pl.String})
+        read = self.embedder.embed_with_base(rows)
+        return read if len(row) == len(texts) else read.at(np.array([row[text] for text in texts]))
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """(n, L) calibrated probabilities of the `candidates`; rows sum to 1.
@@ -259,6 +268,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if files.get(name, {}).get("sha256") != checksum(path / name):
             raise ModelError(f"{path / name}: not as it was written (its checksum differs). Copy the index again.")
     return manifest
+
+
+def _refuse_another_base(path: Path, manifest: dict[str, Any], base: str) -> None:
+    if (found := weights_sha256(locate(base))) != manifest["base_sha256"]:
+        raise ModelError(
+            f"{path}: made with the base model of weights {manifest['base_sha256'][:12]}…, and "
+            f"'{base}' has {found[:12]}…. Name the right one (--base)."
+        )
 
 
 def _without_training(checkpoint: Checkpoint) -> Checkpoint:

@@ -76,6 +76,11 @@ def set_sums(vectors: Tensor, owner: Tensor, owners: int) -> tuple[Tensor, Tenso
     return total, torch.bincount(owner, minlength=owners).to(vectors.dtype)
 
 
+def mixed(tuned: Tensor, base: Tensor, share: float) -> Tensor:
+    """Vectors of length 1, (n, width), with a share of the base's own."""
+    return normalize((1 - share) * tuned + share * base, dim=-1)
+
+
 class TextModel(nn.Module):
     """Encoder and fusion, with an offset for each code.
 
@@ -117,8 +122,7 @@ class TextModel(nn.Module):
         tuned = self.read(SHORT, texts)
         if share == 0:
             return tuned
-        base = self.base_vectors(texts) if base is None else base
-        return normalize((1 - share) * tuned + share * base, dim=-1)
+        return mixed(tuned, self.base_vectors(texts) if base is None else base, share)
 
     @torch.no_grad()
     def base_vectors(self, texts: Ragged) -> Tensor:

@@ -1,0 +1,124 @@
+"""A BERT that reads, and no more: what takes the libraries that training needs seconds to import and build is left out.
+
+Any base may be trained; most are of this kind, and for them a search starts in half the time. Others, and this one
+wherever it trains, are read by transformers.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from naics_pipeline.text_model.base import WEIGHTS, mean_pool
+
+TOKENIZER = "tokenizer.json"
+_PLAIN = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+"""What a configuration says of the kind that is read here; all but the first are what it means without a word."""
+_BLOCK = {
+    "attention.output.dense": "attended",
+    "intermediate.dense": "wide",
+    "output.dense": "narrow",
+}
+_FUSED = ("query", "key", "value")
+_EMBEDDINGS = [f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")]
+
+
+class Bert:
+    """Token ids to vectors of length 1, the mean over real tokens; float32 but for the matrices, on the CPU.
+
+    Args:
+        config: the base's config.json.
+        tensors: its weights by their names in transformers.
+        precision: float32, or bfloat16: of the matrices and of what they are multiplied by; sums are float32.
+    """
+
+    def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], precision: torch.dtype) -> None:
+        self.width, self.heads = config["hidden_size"], config["num_attention_heads"]
+        self._eps = config.get("layer_norm_eps", 1e-12)
+        self._tensors, self._precision = tensors, precision
+        words, places, segments = (tensors[name] for name in _EMBEDDINGS)
+        # A text is one segment.
+        self._words, self._places = words, places + segments[0]
+        self._norm = self._pair("embeddings.LayerNorm")
+        self.blocks = [self._block(f"encoder.layer.{number}") for number in range(config["num_hidden_layers"])]
+        del self._tensors
+
+    def _pair(self, name: str) -> tuple[Tensor, Tensor]:
+        return self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
+
+    def _block(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:
+        three = [self._pair(f"{name}.attention.self.{part}") for part in _FUSED]
+        weight, bias = (torch.cat(parts) for parts in zip(*three, strict=True))
+        matrices = {"attend": (weight, bias)}
+        matrices |= {short: self._pair(f"{name}.{long}") for long, short in _BLOCK.items()}
+        block = {key: (w.to(self._precision), b.to(self._precision)) for key, (w, b) in matrices.items()}
+        block["norm"] = self._pair(f"{name}.attention.output.LayerNorm")
+        block["last_norm"] = self._pair(f"{name}.output.LayerNorm")
+        return block
+
+    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(n, width) from token ids (n, length) and a mask (n, length) bool, True at real tokens."""
+        hidden = F.embedding(ids, self._words) + self._places[: ids.shape[1]]
+        hidden = F.layer_norm(hidden, hidden.shape[-1:], *self._norm, eps=self._eps)
+        attended = None if bool(mask.all()) else mask[:, None, None, :]
+        for block in self.blocks:
+            hidden = self._read(block, hidden, attended)
+        return F.normalize(mean_pool(hidden, mask), dim=-1)
+
+    def _read(self, block: dict[str, tuple[Tensor, Tensor]], hidden: Tensor, mask: Tensor | None) -> Tensor:
+        n, length, width = hidden.shape
+        three = self._linear(hidden, block["attend"]).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = three.unbind()
+        mixed = (
+            F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).reshape(n, length, width)
+        )
+        hidden = hidden + self._linear(mixed, block["attended"])
+        hidden = F.layer_norm(hidden, (width,), *block["norm"], eps=self._eps)
+        wide = F.gelu(self._linear(hidden, block["wide"]))
+        hidden = hidden + self._linear(wide, block["narrow"])
+        return F.layer_norm(hidden, (width,), *block["last_norm"], eps=self._eps)
+
+    def _linear(self, x: Tensor, matrix: tuple[Tensor, Tensor]) -> Tensor:
+        return F.linear(x.to(self._precision), *matrix).float()
+
+
+def plain_bert(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Configuration and weights, by their names without a prefix, of a located base that `Bert` reads; else None."""
+    from safetensors.torch import load_file
+
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if not (directory / TOKENIZER).is_file() or any(
+        config.get(name, usual if name != "model_type" else None) != usual for name, usual in _PLAIN.items()
+    ):
+        return None
+    tensors = {name.removeprefix("bert."): value.float() for name, value in load_file(directory / WEIGHTS).items()}
+    return (config, tensors) if _needed(config) <= tensors.keys() else None
+
+
+def _needed(config: Mapping[str, Any]) -> set[str]:
+    blocks = [f"encoder.layer.{number}" for number in range(config["num_hidden_layers"])]
+    linear = [*(f"attention.self.{part}" for part in _FUSED), *_BLOCK, "attention.output.LayerNorm", "output.LayerNorm"]
+    pairs = ["embeddings.LayerNorm", *(f"{block}.{name}" for block in blocks for name in linear)]
+    return {*_EMBEDDINGS, *(f"{pair}.{part}" for pair in pairs for part in ("weight", "bias"))}
+
+
+class Tokens:
+    """The tokenizer of a `plain_bert`, called as those of transformers are."""
+
+    def __init__(self, directory: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
+        self._tokenizer.no_padding()
+
+    def __call__(
+        self, texts: Sequence[str], *, truncation: bool, max_length: int, **_: object
+    ) -> dict[str, list[list[int]]]:
+        """`input_ids` of texts, truncated to so many."""
+        if truncation:
+            self._tokenizer.enable_truncation(max_length)
+        return {"input_ids": [found.ids for found in self._tokenizer.encode_batch_fast(list(texts))]}
