@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from naics_pipeline import automation, checks
-from naics_pipeline.assets import evaluation, graph_model, search, taxonomy, text_model, training_data
+from naics_pipeline.assets import evaluation, graph_model, report, search, taxonomy, text_model, training_data
 from naics_pipeline.assets.common import defined_conf
 from naics_pipeline.assets.supplied import supplied_assets
 from naics_pipeline.executor import careful_multiprocess_executor, kubernetes_executor
@@ -14,7 +14,7 @@ from naics_pipeline.failures import said_last
 from naics_pipeline.progress import progress
 from naics_pipeline.resources import Accelerator, ConfResource, ParquetFrames, StoreResource, Tracking
 
-ASSET_MODULES = [taxonomy, training_data, text_model, graph_model, evaluation, search]
+ASSET_MODULES = [taxonomy, training_data, text_model, graph_model, evaluation, report, search]
 
 
 def default_resources() -> dict[str, Any]:

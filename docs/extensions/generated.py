@@ -63,6 +63,8 @@ METRICS = {
     "structure": (*glossary.MAIN_STRUCTURE, *glossary.MORE_STRUCTURE),
     "queries": (*glossary.QUERIES, glossary.UNREPEATED),
     "labelled": glossary.LABELLED,
+    "tasks": glossary.TASKS,
+    "calibration": glossary.CALIBRATION,
 }
 
 

@@ -1,8 +1,7 @@
-"""What the embeddings are worth: metrics of the text model, of the refined points, and the report on both."""
+"""What the embeddings are worth: metrics of the text model and of the refined points; the scores of every run."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -10,11 +9,9 @@ import polars as pl
 
 from naics_pipeline.assets import graph_model
 from naics_pipeline.assets.common import (
-    MONTHLY,
     asset,
     data_version,
     logger,
-    picture,
     place,
     read_settings,
     version,
@@ -31,24 +28,20 @@ from naics_pipeline.storage import Store
 if TYPE_CHECKING:
     from naics_pipeline.evaluation.baselines import Baseline
     from naics_pipeline.evaluation.frozen import FrozenVectors
-    from naics_pipeline.evaluation.report import ReportContent
     from naics_pipeline.taxonomy.tree import Tree
     from naics_pipeline.text_model.embeddings import Embeddings
 
 TEXT_METRICS = "reports/text_metrics.json"
 REFINED_METRICS = "reports/refined_metrics.json"
-REPORT = "reports/index.html"
-EXPLORER = "reports/explorer.html"
 FROZEN_VECTORS = "frozen_vectors"
 READ_BY_EVALUATION = ("seed", "evaluation", "model.base", "model.base_sha256", "taxonomy")
 READ_BY_REFINED_EVALUATION = ("seed", "evaluation.cutoffs", "graph.smoothing_rounds")
-EXAMPLES, NEIGHBOURS = 3, 8
 
 
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(3, *READ_BY_EVALUATION),
+    code_version=version(4, *READ_BY_EVALUATION),
     deps=["text_embeddings", "triplets"],
 )
 def text_evaluation(
@@ -95,7 +88,7 @@ def text_evaluation(
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(3, *READ_BY_REFINED_EVALUATION),
+    code_version=version(4, *READ_BY_REFINED_EVALUATION),
     deps=["text_embeddings", "refined_embeddings", "triplets"],
 )
 def refined_evaluation(
@@ -132,61 +125,6 @@ def refined_evaluation(
         record = content | {"metrics": {name: content[name] for name in found.scores}}
         keep_scores(context, store, "refined", found.scores, record)
         return publish_metrics(store, REFINED_METRICS, content, own or content["smoothed"])
-
-
-@asset(
-    group_name="evaluation",
-    kinds={"html", "mlflow"},
-    freshness_policy=MONTHLY,
-    code_version=version(3, "source", "vintage", "graph.smoothing_rounds"),
-    deps=["text_embeddings", "refined_embeddings", "text_evaluation", "refined_evaluation", "triplets"],
-)
-def evaluation_report(
-    context: dg.AssetExecutionContext,
-    conf: dg.ResourceParam[Config],
-    store: dg.ResourceParam[Store],
-    tracking: Tracking,
-    descriptions: pl.DataFrame,
-) -> dg.MaterializeResult:
-    """One HTML page with every table and picture of this state, and one to explore it; neither needs anything else.
-
-    index.html is the newest; each run's own page stays beside it, as <run>.html, and every page lists all runs that
-    were evaluated before it.
-    """
-    from naics_pipeline.evaluation import summary
-    from naics_pipeline.evaluation.explorer.page import write_explorer
-    from naics_pipeline.evaluation.report import write_report
-    from naics_pipeline.taxonomy.triplets import hardness_table
-
-    tree = tree_of(descriptions)
-    spaces = spaces_of(conf, store, tree)
-    text, refined = metrics_together(store, spaces)
-    refinement = refinement_of(store, refined["measured"])
-    with tracking.start_run(context, conf.flat(), stage="report") as run:
-        pictures = summary.draw(
-            spaces,
-            tree,
-            dict(descriptions.select("code", "title").iter_rows()),
-            stages=text["curves"],
-            refinement=refinement["history"],
-            hardness=hardness_table(store.local("triplets")),
-        )
-        content = report_content(context, conf, store, spaces, descriptions, refinement, pictures)
-        own = f"reports/{context.run.run_id}.html"
-        for name in (own, REPORT):
-            write_report(store.path(name), content)
-        for name, png in pictures.items():
-            run.log_bytes(png, f"plots/{name}.png")
-        write_explorer(store.path(EXPLORER), explored(conf, store, spaces, descriptions, tree))
-        for name, logged in ((REPORT, "report.html"), (EXPLORER, "explorer.html")):
-            run.log_bytes(store.path(name).read_bytes(), logged)
-    for name in (own, REPORT, EXPLORER):
-        store.publish(name)
-    logger.info("report at %s", store.path(REPORT))
-    return dg.MaterializeResult(
-        metadata={**{name: picture(png) for name, png in pictures.items()}, **place(store, REPORT)},
-        data_version=data_version(found_in(text), found_in(refined)),
-    )
 
 
 def tree_of(descriptions: pl.DataFrame) -> "Tree":
@@ -282,23 +220,6 @@ def last_of(by_space: Mapping[str, Any]) -> Any:
     return by_space.get("refined", by_space.get("smoothed"))
 
 
-def metrics_together(store: Store, spaces: "Mapping[str, Embeddings]") -> tuple[dict[str, Any], dict[str, Any]]:
-    """Text and refined metrics, both of the points at hand.
-
-    Raises:
-        ModelError: one of them was measured of other points.
-    """
-    from naics_pipeline.evaluation.metrics_files import read_metrics
-
-    text, refined = (read_metrics(store.local(name)) for name in (TEXT_METRICS, REFINED_METRICS))
-    for file, of, space in (
-        (TEXT_METRICS, text["measured"]["text"], spaces["text"]),
-        (REFINED_METRICS, last_of(refined["measured"]), last_of(spaces)),
-    ):
-        refuse_mixture(file, of.get("space"), "the embeddings", space.metadata.get("space"))
-    return text, refined
-
-
 def found_in(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a file of metrics says of the points, whichever run said it and when."""
     spaces = {name: measured.get("space") for name, measured in content["measured"].items()}
@@ -316,90 +237,11 @@ def refuse_mixture(what: str, of: str | None, beside: str, version: str | None) 
         )
 
 
-def report_content(
-    context: dg.AssetExecutionContext,
-    conf: Config,
-    store: Store,
-    spaces: "Mapping[str, Embeddings]",
-    descriptions: pl.DataFrame,
-    refinement: Mapping[str, Any],
-    pictures: Mapping[str, bytes],
-) -> "ReportContent":
-    """What the page shows."""
-    from naics_pipeline.evaluation.report import ReportContent
-    from naics_pipeline.evaluation.runs.scores import runs_in
-
-    text, refined = metrics_together(store, spaces)
-    settings = last_of(refined["measured"])["origin"]["settings"]
-    measured: dict[str, Any] = {"text": text["text"]}
-    measured |= {name: refined[name] for name in ("smoothed", "refined") if name in refined}
-    return ReportContent(
-        source=settings["source"],
-        vintage=settings["vintage"],
-        codes=descriptions.height,
-        queries_count=text["queries"],
-        created=shown_now(),
-        structure=measured | text["baselines"],
-        ceiling=text["ceiling"],
-        queries=measured | text["baselines"],
-        stages={stage.name: stage_file(store, stage.name, "metrics.json") for stage in LINEAGE},
-        left_out=refinement["metrics"],
-        comparisons=refined["comparisons"],
-        gate=refined["gate"],
-        intervals={**text["intervals"], **refined["intervals"]},
-        pictures=pictures,
-        explorer=Path(EXPLORER).name,
-        neighbours=neighbours(spaces.get("refined", spaces["text"]), descriptions),
-        settings=settings | refined["evaluated"]["settings"] | text["evaluated"]["settings"],
-        run=context.run.run_id,
-        runs=runs_in(store),
-    )
-
-
-def explored(
-    conf: Config, store: Store, spaces: "Mapping[str, Embeddings]", descriptions: pl.DataFrame, tree: "Tree"
-) -> dict[str, Any]:
-    """What the page to explore shows: refined points and those of the text model, in which held-out texts are read."""
-    from naics_pipeline.evaluation.explorer.content import explorer_content
-    from naics_pipeline.evaluation.explorer.texts import SearchedTexts, entries_among
-    from naics_pipeline.evaluation.glossary import VARIANTS
-    from naics_pipeline.text_model.embeddings import read_embeddings
-
-    queries, places = (read_embeddings(store.local(name)) for name in (TEXT_QUERIES, PLACES))
-    return explorer_content(
-        {VARIANTS[name]: spaces[name] for name in ("refined", "text") if name in spaces},
-        descriptions,
-        tree,
-        texts=SearchedTexts.of(spaces["text"], queries, places),
-        examples=entries_among(places),
-        about=f"NAICS {conf.settings.vintage} · source: {conf.settings.source} · {shown_now()}",
-    )
-
-
-def shown_now() -> str:
-    """The time, as a page shows when it was made."""
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
 def stage_file(store: Store, stage: str, name: str) -> Any:
     """A small result that lies beside a stage's checkpoint."""
     from naics_pipeline.evaluation.metrics_files import read_metrics
 
     return read_metrics(store.local(f"stages/{stage}/{name}"))
-
-
-def neighbours(space: "Embeddings", descriptions: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The codes nearest to a few six-digit codes, spread over the taxonomy."""
-    from naics_pipeline.search.nearest import nearest
-
-    detailed = descriptions.filter(level=6).select("code", "title")
-    chosen = detailed.gather_every(max(1, detailed.height // EXAMPLES))[:EXAMPLES]
-    return {
-        f"{code} {title}": nearest(space, code, NEIGHBOURS)
-        .join(descriptions, on="code", how="left", maintain_order="left")
-        .select("code", "title", "distance")
-        for code, title in chosen.iter_rows()
-    }
 
 
 def log_metrics(run: TrackedRun, own: Mapping[str, float], others: Mapping[str, Mapping[str, float]]) -> None:

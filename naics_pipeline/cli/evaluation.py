@@ -43,13 +43,16 @@ def evaluate(
 ) -> None:
     """How well an embeddings file reproduces the tree and finds codes for texts: every metric, beside its ceiling."""
     from naics_pipeline.evaluation import retrieval, structure
+    from naics_pipeline.evaluation.tasks import embedding_tasks
     from naics_pipeline.taxonomy.tree import Tree
     from naics_pipeline.text_model.embeddings import read_embeddings
 
-    cutoffs = config.load(profile, overrides(set_)).settings.evaluation.cutoffs
+    settings = config.load(profile, overrides(set_)).settings
+    cutoffs = settings.evaluation.cutoffs
     embeddings = read_embeddings(file)
     tree = Tree.from_codes(embeddings.codes.tolist())
     metrics = structure.evaluate_embeddings(embeddings, tree=tree, cutoffs=cutoffs)
+    metrics |= embedding_tasks(embeddings, tree, seed=settings.seed).metrics
     named = {"queries": queries, "places": places, "labelled": labelled}
     beside = {
         kind: read_embeddings(path) if path else texts_beside(file, embeddings, kind) for kind, path in named.items()

@@ -12,6 +12,7 @@ from naics_pipeline.evaluation.labelled import LabelledTexts
 from naics_pipeline.evaluation.retrieval import Queries, search_scores
 from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
 from naics_pipeline.evaluation.structure import EXACT_CODES, structure_scores
+from naics_pipeline.evaluation.tasks import task_scores
 from naics_pipeline.scorers.embedding import EmbeddingScorer
 from naics_pipeline.scorers.ensemble import CODE, ENTRY, CalibratedBlend
 from naics_pipeline.scorers.lexical import LexicalScorer
@@ -58,12 +59,12 @@ def baselines(
     Args:
         index_entries: code, entry, split, and repeated where metrics without repeated entries are wanted.
         encode: the base model, as a rule a `FrozenVectors`.
-        seed: of the SVM's coordinate descent.
+        seed: of the SVM's coordinate descent and of the tasks' folds.
         labelled: rows of `labelled.read_labelled`, asked of every method.
     """
     corpus = _Corpus(descriptions, index_entries, labelled)
     methods = (_tfidf(corpus), _linear_svm(corpus, seed), _frozen(corpus, encode))
-    return {row.name: corpus.measured(row, tree) for method in methods for row in method}
+    return {row.name: corpus.measured(row, tree, seed) for method in methods for row in method}
 
 
 def _joined(codes: pl.DataFrame, description: pl.Expr) -> list[str]:
@@ -127,7 +128,7 @@ class _Corpus:
         asked = [*self.entries, *self.labelled_texts]
         self.asked = _words(np.full(len(asked), ""), asked)
 
-    def measured(self, row: _Row, tree: Tree) -> Baseline:
+    def measured(self, row: _Row, tree: Tree, seed: int) -> Baseline:
         """Of entries, of labelled texts where there are such, and of codes where the method tells them apart."""
         entries, labelled = np.split(row.asked, [len(self.entries)])
         found, keys = search_scores({CODE: -entries}, self.candidates, self.queries), self.labelled_keys
@@ -139,8 +140,11 @@ class _Corpus:
         if row.codes is None:
             return Baseline(found.metrics, scores)
         structure = structure_scores(row.codes, tree)
-        by_code = structure.by_code | (pair_scores(row.codes, tree) if len(tree) <= EXACT_CODES else {})
-        return Baseline(found.metrics | structure.metrics, pl.concat([scores_frame(tree.codes, by_code), scores]))
+        metrics, by_code = found.metrics | structure.metrics, structure.by_code
+        if len(tree) <= EXACT_CODES:
+            tasks = task_scores(row.codes, tree, seed=seed)
+            metrics, by_code = metrics | tasks.metrics, by_code | pair_scores(row.codes, tree) | tasks.by_code
+        return Baseline(metrics, pl.concat([scores_frame(tree.codes, by_code), scores]))
 
     def blended(self, scores: dict[str, np.ndarray]) -> np.ndarray:
         """Probabilities of the asked texts by scorers together, fitted on the validation entries."""

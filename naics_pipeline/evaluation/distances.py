@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.graph_model.steps import distances_between
 from naics_pipeline.taxonomy.tree import LEVELS, Tree
+from naics_pipeline.text_model.embeddings import Embeddings, aligned
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,15 @@ def embedding_distances(points: np.ndarray, curvature: float, geometry: str) -> 
     distances = (distances + distances.T) / 2
     np.fill_diagonal(distances, 0)
     return distances
+
+
+def tangent_vectors(space: Embeddings, tree: Tree) -> np.ndarray:
+    """(N, d) tangent vectors at the origin, in the tree's order; the points where geometry is euclidean.
+
+    Raises:
+        ModelError: the space's codes are not those of the tree.
+    """
+    points = aligned(space, tree).points
+    if space.geometry == "euclidean":
+        return points
+    return lorentz.log0(torch.from_numpy(points), curvature=float(space.curvature)).numpy()

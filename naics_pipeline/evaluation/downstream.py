@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.evaluation.compare import Comparison, paired_bootstrap
-from naics_pipeline.evaluation.explorer.spaces import PicturedSpace
+from naics_pipeline.evaluation.distances import tangent_vectors
 from naics_pipeline.taxonomy.tree import MERGED_SECTORS, Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 
@@ -98,7 +98,7 @@ def predictions(table: Table, embeddings: Embeddings, tree: Tree, *, seed: int) 
         seed: of folds and bootstrap.
     """
     features = {
-        EMBEDDING: PicturedSpace.tangent_of(embeddings, tree),
+        EMBEDDING: tangent_vectors(embeddings, tree),
         ANCESTORS: _ancestors(tree),
         ONE_HOT: np.eye(len(tree)),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from naics_pipeline.evaluation.distances import tangent_vectors
 from naics_pipeline.evaluation.explorer.spaces import NEIGHBOURS, PicturedSpace
 from naics_pipeline.evaluation.layout import nearest_of
 from naics_pipeline.files import replacing
@@ -30,7 +31,7 @@ def export_projector(space: Embeddings, titles: Mapping[str, str], directory: Pa
         titles: code → title.
     """
     tree = Tree.from_codes(space.codes.tolist())
-    tangent = PicturedSpace.tangent_of(space, tree)
+    tangent = tangent_vectors(space, tree)
     with replacing(directory) as temporary:
         temporary.mkdir()
         lines = "\n".join("\t".join(f"{value:.6g}" for value in row) for row in tangent.tolist())

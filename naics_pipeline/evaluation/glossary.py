@@ -55,6 +55,27 @@ MORE_STRUCTURE = (
     Metric("manifold_violation_max", "Largest manifold violation", "Points stay on the hyperboloid: 0.", "lower", 9),
     Metric("collapse", "Collapsed", "Distances hardly vary, or many points coincide: should be no.", None, 0),
 )
+TASKS = (
+    Metric("classify_sector", "Sector told", "Told by a linear classifier for subsectors that its fit never saw."),
+    Metric("classify_subsector", "Subsector told", "Likewise, for four-digit families that the fit never saw."),
+    *(
+        Metric(f"vote_digits_{n}", f"Neighbours’ vote, {n} digits", "Most of a code’s five nearest are of its family.")
+        for n in (2, 3, 4, 5)
+    ),
+    *(
+        Metric(f"cluster_{name}_digits_{n}", f"{label}, {n} digits", reading)
+        for name, label, reading in (
+            ("purity", "Dendrogram purity", "How pure the smallest cluster is that holds two codes of one family."),
+            ("ari", "Adjusted Rand index", "Clusters against families, by pairs of codes; 0 is chance."),
+            (
+                "nmi",
+                "Mutual information",
+                "Clusters against families, normalized; small ones get much by chance.",
+            ),
+        )
+        for n in (2, 3, 4, 5)
+    ),
+)
 QUERIES = (
     Metric("query_top1", "Top 1", "Share of entries whose nearest six-digit code is the right one."),
     Metric("query_top5", "Top 5", "Share whose right code is among the five nearest."),
@@ -68,6 +89,15 @@ QUERIES = (
 )
 UNREPEATED = Metric(
     "unrepeated/query_top1", "Top 1, unrepeated", "Top 1 without entries that Census says elsewhere, too."
+)
+CALIBRATION = (
+    Metric("calibration_error", "Calibration error", "Distance of probability and share right, over 15 bins.", "lower"),
+    Metric("calibration_error_digits_4", "At 4 digits", "Calibration error of the likeliest industry group.", "lower"),
+    Metric("calibration_error_digits_2", "At 2 digits", "Calibration error of the likeliest sector.", "lower"),
+    Metric("brier", "Brier score", "Mean squared distance of probability and outcome of the first answer.", "lower"),
+    Metric("answered_at_95", "Answered at 95 %", "Share of texts that can be answered with 95 % of the answers right."),
+    Metric("answered_at_95_digits_4", "At 4 digits", "Likewise, with industry groups of four digits for an answer."),
+    Metric("answered_at_95_digits_2", "At 2 digits", "Likewise, with sectors for an answer."),
 )
 LABELLED = (
     Metric("labelled/top1", "Top 1", "Share of texts whose nearest six-digit code is one of their right codes."),
@@ -83,10 +113,10 @@ STAGE_TEXTS = (
     Metric("labelled/top1", "Labelled, top 1", "Labelled texts of a user's own."),
     Metric("labelled/top10", "Labelled, top 10", "Labelled texts of a user's own."),
 )
-BY_NAME = {metric.name: metric for metric in (*MAIN_STRUCTURE, *MORE_STRUCTURE, *QUERIES)}
+BY_NAME = {metric.name: metric for metric in (*MAIN_STRUCTURE, *MORE_STRUCTURE, *TASKS, *QUERIES)}
 SHARES = {*QUERIES, UNREPEATED, *LABELLED}
 
-_KNOWN = {metric.name: metric for metric in (*BY_NAME.values(), UNREPEATED, *LABELLED)}
+_KNOWN = {metric.name: metric for metric in (*BY_NAME.values(), UNREPEATED, *CALIBRATION, *LABELLED)}
 
 
 def by_name(name: str) -> Metric:

@@ -16,6 +16,8 @@ from matplotlib.patches import Circle
 from matplotlib.style import context as style_context
 
 from naics_pipeline.evaluation.layout import disk_layout
+from naics_pipeline.scorers.calibration import PRECISION
+from naics_pipeline.scorers.calibration import risk_coverage as curve_of
 from naics_pipeline.taxonomy.tree import LEVELS, Tree
 
 VARIANT_COLOURS = {"text": "#3b6fb6", "smoothed": "#e08a1e", "refined": "#2a8c6a"}
@@ -199,6 +201,52 @@ def predictions(actual: np.ndarray, predicted: Mapping[str, np.ndarray], target:
             panel.set_title(name)
             panel.set_xlabel(f"{target}, actual")
         panels[0].set_ylabel(f"{target}, predicted for codes not seen")
+    return buffer.getvalue()
+
+
+def confusion(sectors: Sequence[str], counts: np.ndarray, titles: Mapping[str, str]) -> bytes:
+    """Sectors taken for one another: the darker, the greater the share of its row; numbers are texts.
+
+    Args:
+        counts: (S, S), rows the right sector, columns the one found.
+        titles: code → title.
+    """
+    share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    side = 0.36 * len(sectors)
+    with _figure(side + 4, side + 0.9) as (figure, buffer):
+        panel = figure.subplots()
+        panel.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            dark = share[row, column] > 0.3
+            said, colour = str(counts[row, column]), "white" if dark else _INK
+            panel.text(column, row, said, color=colour, fontsize=7, ha="center", va="center")
+        places = np.arange(len(sectors))
+        named = [shorten(f"{titles.get(code, '')} {code}", 44, placeholder="… " + code) for code in sectors]
+        panel.set_yticks(places, named, fontsize=8)
+        panel.set_xticks(places, sectors, fontsize=8)
+        panel.set_xlabel("sector of the code found first")
+        panel.set_title("Held-out texts by their sector and the one found")
+        panel.grid(visible=False)
+    return buffer.getvalue()
+
+
+def risk_coverage(answers: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> bytes:
+    """How many of the surest answers are right, by the share of texts that is answered; a line for each level.
+
+    Args:
+        answers: digits → (Q,) probabilities of the first answers, and whether they are right.
+    """
+    with _figure(7.2, 4.2) as (figure, buffer):
+        panel = figure.subplots()
+        palette = colormaps["viridis"](np.linspace(0.1, 0.8, len(answers)))
+        for colour, (digits, (chance, right)) in zip(palette, answers.items(), strict=True):
+            _, share, precision = curve_of(chance, right)
+            panel.plot(share, precision, color=colour, lw=1.6, label=f"{digits} digits")
+        panel.axhline(PRECISION, color=_GREY, lw=1, ls="--")
+        panel.set(xlim=(0, 1), ylim=(None, 1.005), xlabel="share of texts answered, the surest first")
+        panel.set_ylabel("share of these answers right")
+        panel.set_title("Precision by share answered")
+        panel.legend(loc="lower left", fontsize=8)
     return buffer.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from naics_pipeline.evaluation.glossary import (
     BY_NAME,
+    CALIBRATION,
     LABELLED,
     MAIN_STRUCTURE,
     MORE_STRUCTURE,
@@ -20,6 +21,7 @@ from naics_pipeline.evaluation.glossary import (
     READOUTS,
     SHARES,
     STAGE_TEXTS,
+    TASKS,
     UNREPEATED,
     VARIANTS,
     Metric,
@@ -41,6 +43,10 @@ CAPTIONS = {
     "distance_scatter": "Embedding distance of every pair of codes at each distance in the tree. Narrow shapes on the "
     "dashed line are a faithful embedding.",
     "radius_by_level": "Distance from the origin by level: general codes near the centre, detailed ones outside.",
+    "confusion": "Held-out texts by the sector of their code and that of the code found first, by the text model’s "
+    "code and nearest entry, mixed. Numbers are texts; the darker, the greater the share of the row.",
+    "risk_coverage": "If only the surest answers are given: how many of them are right, by how many texts are "
+    "answered, for codes of each level. The dashed line is 95 %.",
     "training_curves": "Training of the text model, epoch by epoch over all stages.",
     "refinement_curves": "Training of the graph refinement.",
     "hardness_histogram": "Triplets from which the text model's negatives are drawn, by hardness.",
@@ -70,7 +76,8 @@ class ReportContent:
         explorer: the page to explore, as a link from here.
         settings: by dotted key, of what was measured and of the measuring.
         run: the run that this page is of.
-        runs: all that were evaluated, the newest first; each has a page <run>.html beside this one.
+        runs: all that were evaluated, the newest first.
+        pages: those of them that have a page <run>.html beside this one.
     """
 
     source: str
@@ -92,6 +99,7 @@ class ReportContent:
     explorer: str | None = None
     run: str = ""
     runs: Sequence[RunRecord] = ()
+    pages: Collection[str] = ()
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -111,9 +119,10 @@ def render(content: ReportContent) -> str:
         lstrip_blocks=True,
     )
     structure = _rows_with(content.structure, (*MAIN_STRUCTURE, *MORE_STRUCTURE))
+    tasks = _rows_with(content.structure, TASKS)
     texts, intervals = by_readout(content.queries), by_readout(content.intervals)
     queries, labelled = _rows_with(texts, QUERIES), _rows_with(texts, LABELLED)
-    stage_texts = by_readout(content.stages)
+    sure, stage_texts = _rows_with(texts, CALIBRATION), by_readout(content.stages)
     return environment.get_template("report.html").render(
         content=content,
         headline=headline(content),
@@ -123,6 +132,9 @@ def render(content: ReportContent) -> str:
             structure, content.ceiling, _present(MAIN_STRUCTURE, structure.values()), content.intervals
         ),
         more_structure=_by_metric(structure, content.ceiling, _more(structure.values()), content.intervals),
+        tasks=_by_metric(tasks, {}, _present(TASKS, tasks.values()), content.intervals),
+        task_columns=list(tasks),
+        calibration=_by_row(sure, _present(CALIBRATION, sure.values())),
         queries=_by_row(queries, _present((*QUERIES, UNREPEATED), queries.values()), intervals),
         labelled=_by_row(labelled, _present(LABELLED, labelled.values()), intervals),
         labelled_counts=_labelled_counts(content.queries),
@@ -138,7 +150,7 @@ def render(content: ReportContent) -> str:
             for name, png in sorted(content.pictures.items(), key=lambda item: _caption_order(item[0]))
         ],
         settings=[(key, str(value)) for key, value in content.settings.items()],
-        runs=[_run(run, content.run) for run in content.runs],
+        runs=[_run(run, content) for run in content.runs],
     )
 
 
@@ -350,7 +362,7 @@ def _caption_order(name: str) -> int:
 _OF_RUN = ("cophenetic_correlation", "parent_retrieval@1", "ndcg@10")
 
 
-def _run(run: RunRecord, own: str) -> dict[str, Any]:
+def _run(run: RunRecord, content: ReportContent) -> dict[str, Any]:
     """A line of the list of runs."""
     metrics = run.metrics
     best = metrics.get("refined", metrics.get("text", {}))
@@ -358,7 +370,8 @@ def _run(run: RunRecord, own: str) -> dict[str, Any]:
     gate = f"failed: {', '.join(failed)}" if failed else ("passed" if run.gate else ABSENT)
     return {
         "name": run.name,
-        "is_shown": run.name == own,
+        "is_shown": run.name == content.run,
+        "has_page": run.name in content.pages,
         "created": run.created[:16].replace("T", " "),
         "what": " ".join(str(run.settings.get(key, "")) for key in ("source", "vintage")),
         "seed": str(run.settings.get("seed", ABSENT)),

@@ -126,14 +126,14 @@ def structure_scores(
         pairs = PairHistogram(tree, largest)
         scores, rank = neighbour_scores(distances, tree, cutoffs, pairs.add)
         metrics = pairs.metrics()
-    metrics |= {name: _mean(values) for name, values in scores.items()}
-    metrics["mean_rank_edges"] = _mean(rank)
+    metrics |= {name: mean_of_known(values) for name, values in scores.items()}
+    metrics["mean_rank_edges"] = mean_of_known(rank)
     if left_out is not None and left_out.any():
         deepest = left_out & (tree.level == tree.level.max())
-        metrics["left_out_parent_retrieval@1"] = _mean(scores["parent_retrieval@1"][deepest])
+        metrics["left_out_parent_retrieval@1"] = mean_of_known(scores["parent_retrieval@1"][deepest])
     if radii is not None:
         of_radius = _radius_scores(radii, tree)
-        metrics |= {name: _mean(values) for name, values in of_radius.items()}
+        metrics |= {name: mean_of_known(values) for name, values in of_radius.items()}
         scores |= of_radius
     if violation is not None:
         metrics["manifold_violation_max"] = violation
@@ -173,7 +173,8 @@ def _untied_spearman(count: np.ndarray) -> float:
     return float(np.sqrt(spread / ((n**2 - 1) / 12)))
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of_known(values: np.ndarray) -> float:
+    """The mean without what is NaN; NaN where nothing is known."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 

@@ -13,6 +13,7 @@ from naics_pipeline.errors import ModelError
 from naics_pipeline.evaluation import plots
 from naics_pipeline.evaluation.baselines import Baseline
 from naics_pipeline.evaluation.compare import compare_scores, failures, gate, intervals, paired_bootstrap
+from naics_pipeline.evaluation.explorer.texts import SearchedTexts
 from naics_pipeline.evaluation.retrieval import BRIEF, TextScores, evaluate_texts
 from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
 from naics_pipeline.evaluation.structure import (
@@ -22,11 +23,12 @@ from naics_pipeline.evaluation.structure import (
     evaluate_codes,
     evaluate_embeddings,
 )
+from naics_pipeline.evaluation.tasks import embedding_tasks
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.graph_model.smoothing import smooth
 from naics_pipeline.scorers.ensemble import BLEND, BLEND_WITHOUT
 from naics_pipeline.scorers.scorer import Scorer
-from naics_pipeline.taxonomy.tree import Tree
+from naics_pipeline.taxonomy.tree import LEVELS, Tree
 from naics_pipeline.text_model.embeddings import Embeddings, aligned
 
 FOLLOWED = ("train/loss", "val/loss", "val/query_top1", "cophenetic_correlation", "parent_retrieval@1")
@@ -101,9 +103,9 @@ def measure_text(
     Args:
         queries, places, labelled, scorers: as in `retrieval.evaluate_texts`.
         baselines: rows of `evaluation.baselines.baselines`; empty where they were not asked for.
-        seed: of the bootstrap.
+        seed: of the bootstrap and of the tasks' folds.
     """
-    structure = evaluate_codes(text, tree, cutoffs=cutoffs)
+    structure = _of_codes(text, tree, cutoffs, seed)
     found = evaluate_texts(text, queries, places, labelled, scorers)
     scores = {"text": _scores(structure, found, tree, queries, labelled)}
     scores |= {name: baseline.scores for name, baseline in baselines.items()}
@@ -147,10 +149,10 @@ def measure_refined(
     Args:
         spaces: as `variants` gives them.
         queries: the same entries in the space of "text", in which smoothed points lie, too, and of "refined".
-        seed: of the bootstrap.
+        seed: of the bootstrap and of the tasks' folds.
     """
     asked = {name: queries["refined" if name == "refined" else "text"] for name in spaces}
-    structure = {name: evaluate_codes(space, tree, cutoffs=cutoffs) for name, space in spaces.items()}
+    structure = {name: _of_codes(space, tree, cutoffs, seed) for name, space in spaces.items()}
     found = {name: evaluate_texts(spaces[name], points) for name, points in asked.items()}
     others = [name for name in spaces if name != "text"]
     scores = {name: _scores(structure[name], found[name], tree, asked[name]) for name in others}
@@ -168,6 +170,12 @@ def measure_refined(
         "comparisons": {name: asdict(comparison) for name, comparison in compared.items()},
     }
     return Evaluated(content, scores, failures(rules))
+
+
+def _of_codes(space: Embeddings, tree: Tree, cutoffs: Sequence[int], seed: int) -> StructureScores:
+    """How the codes lie to one another, and what that is good for."""
+    structure, tasks = evaluate_codes(space, tree, cutoffs=cutoffs), embedding_tasks(space, tree, seed=seed)
+    return StructureScores(structure.metrics | tasks.metrics, structure.by_code | tasks.by_code)
 
 
 def provenance(space: Embeddings) -> dict[str, Any]:
@@ -204,6 +212,7 @@ def draw(
     stages: Mapping[str, Sequence[Mapping[str, float]]],
     refinement: Sequence[Mapping[str, float]],
     hardness: pl.DataFrame,
+    texts: SearchedTexts | None = None,
 ) -> dict[str, bytes]:
     """The pictures of the report as PNG, by the names it knows.
 
@@ -212,6 +221,7 @@ def draw(
         stages: stage → its epochs.
         refinement: epochs of the graph model.
         hardness: the hardness table of the triplets.
+        texts: held-out texts with their answers, none where there are none.
     """
     distances = {name: distances_of(space) for name, space in spaces.items()}
     radii = {name: radii_of(space) for name, space in spaces.items()}
@@ -222,6 +232,9 @@ def draw(
     }
     if refinement:
         disks["refinement_curves"] = plots.training_curves({"graph": refinement})
+    if texts:
+        disks["confusion"] = plots.confusion(*texts.confusion(), titles)
+        disks["risk_coverage"] = plots.risk_coverage({level: texts.answers(level) for level in LEVELS})
     return disks | {
         "distance_scatter": plots.distance_scatter(distances, tree),
         "radius_by_level": plots.radius_by_level(radii, tree),

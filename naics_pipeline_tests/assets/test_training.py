@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from naics_pipeline import checks, config
-from naics_pipeline.assets.evaluation import metrics_together
+from naics_pipeline.assets.report import metrics_together
 from naics_pipeline.assets.text_model import STAGES, refuse_other_curriculum
 from naics_pipeline.errors import ModelError, SettingsError
 from naics_pipeline.evaluation.retrieval import evaluate_texts
@@ -184,11 +184,14 @@ def test_euclidean_points_run_through_to_a_report_that_says_they_were_not_refine
 def test_the_report_needs_nothing_beside_itself(trained_run, data_dir):
     page = (data_dir / "reports" / "index.html").read_text()
     assert set(re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page)) == {"explorer.html"}
-    assert page == (data_dir / "reports" / f"{trained_run.run_id}.html").read_text()
+    own = f"{trained_run.run_id}.explorer.html"
+    kept = (data_dir / "reports" / f"{trained_run.run_id}.html").read_text()
+    assert page == kept.replace(own, "explorer.html")
+    assert (data_dir / "reports" / own).read_text() == (data_dir / "reports" / "explorer.html").read_text()
     pictures = [
         name for name, value in runs.metadata(trained_run, "evaluation_report").items() if "base64" in str(value)
     ]
-    assert len(pictures) == page.count("<img") == 7
+    assert len(pictures) == page.count("<img") == 9
 
 
 def test_the_disk_to_explore_lies_beside_the_report(trained_run, data_dir):

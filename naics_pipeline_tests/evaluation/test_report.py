@@ -157,6 +157,27 @@ def test_generalisation_and_gate_are_shown() -> None:
     assert "failed the gate" not in page
 
 
+def test_what_the_points_are_good_for_stands_beside_baselines() -> None:
+    tasks = {"classify_sector": 0.8, "vote_digits_2": 0.9, "cluster_ari_digits_3": 0.4}
+    tfidf = {name: value - 0.1 for name, value in tasks.items()}
+    bounds = {"text": {"classify_sector": [0.78, 0.82]}}
+    whole = content(structure={"text": {"ndcg@10": 0.8} | tasks, "tfidf": tfidf}, intervals=bounds)
+    page = render(whole)
+    part = page[page.index("good for?") : page.index("Do unseen texts")]
+    assert row(part, "Sector told") == ["0.800", "0.700"]
+    assert row(part, "Adjusted Rand index, 3 digits") == ["0.400", "0.300"]
+    assert "0.780–0.820" in part
+    assert "The tree itself" not in part
+    assert "good for?" not in render(content())
+
+
+def test_how_far_probabilities_hold_is_shown_of_what_gives_them() -> None:
+    text = {"query_top1": 0.5, "nearest_entry/query_top1": 0.6, "blend/calibration_error": 0.02}
+    page = render(content(queries={"text": text | {"blend/answered_at_95_digits_4": 0.81}}))
+    assert row(table(page, "Read-out"), "Text model: all four blended") == ["0.020", "0.810"]
+    assert "a probability be trusted" not in render(content())
+
+
 def test_an_empty_report_is_still_a_page() -> None:
     bare = ReportContent("sample", 2022, 5, 0, "now", structure={}, ceiling={}, queries={})
     assert "Evaluation of 5 codes." in render(bare)
@@ -190,11 +211,12 @@ def test_every_run_is_listed_with_a_link_to_its_page_and_what_failed() -> None:
         },
     }
     records = {name: {"measured": {}, "curves": {}, **record} for name, record in records.items()}
-    runs = [RunRecord(name, {}, records) for name in ("aaaaaaaaaa", "bbbbbbbbbb")]
-    listed = table(render(content(run="aaaaaaaaaa", runs=runs)), "Run")
+    runs = [RunRecord(name, {}, records) for name in ("aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc")]
+    listed = table(render(content(run="aaaaaaaaaa", runs=runs, pages={"bbbbbbbbbb"})), "Run")
     assert 'href="bbbbbbbbbb.html"' in listed
-    assert 'href="aaaaaaaaaa.html"' not in listed
-    assert listed.count("failed: ndcg@10") == 2
+    assert listed.count("href") == 1
+    assert "cccccccc" in listed
+    assert listed.count("failed: ndcg@10") == 3
     assert all(words in listed for words in ("2026-01-02 03:05", "0.900", "0.500", "<td>7</td>"))
 
 

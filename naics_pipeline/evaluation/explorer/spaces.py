@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from naics_pipeline.evaluation.distances import embedding_distances
+from naics_pipeline.evaluation.distances import embedding_distances, tangent_vectors
 from naics_pipeline.evaluation.explorer.texts import SearchedTexts
 from naics_pipeline.evaluation.explorer.values import column, number, numbers
 from naics_pipeline.evaluation.layout import DiskLayout, disk_layout, nearest_of
@@ -46,17 +46,9 @@ class PicturedSpace:
         """Raises ModelError where the space's codes are not those of the tree."""
         points = aligned(space, tree).points
         distances = embedding_distances(points, space.curvature, space.geometry)
-        tangent = cls.tangent_of(space, tree)
+        tangent = tangent_vectors(space, tree)
         radii = np.linalg.norm(tangent, axis=1)
         return cls(tangent, space.curvature, space.geometry, distances, radii, disk_layout(distances, radii, tree))
-
-    @staticmethod
-    def tangent_of(space: Embeddings, tree: Tree) -> np.ndarray:
-        """(N, d) tangent vectors at the origin, in the tree's order; the points where geometry is euclidean."""
-        points = aligned(space, tree).points
-        if space.geometry == "euclidean":
-            return points
-        return lorentz.log0(torch.from_numpy(points), curvature=float(space.curvature)).numpy()
 
 
 def space_content(label: str, space: PicturedSpace, tree: Tree, texts: SearchedTexts | None) -> dict[str, Any]:

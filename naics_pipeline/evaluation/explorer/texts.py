@@ -99,13 +99,16 @@ class SearchedTexts:
         np.add.at(counts, (of_candidate[self.right], of_candidate[self.found]), 1)
         return sectors.tolist(), counts
 
-    def reliability(self, level: int) -> "Reliability":
-        """How often the likeliest ancestor at a level is right, by the probability it is given (Guo et al., 2017)."""
+    def answers(self, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """(Q,) probability of the likeliest ancestor at a level, and 1 where it is right, else 0."""
         levels = Levels.of(self.candidates)
         summed = levels.probabilities(self.probabilities, level)
-        chance = summed.max(axis=1).clip(0, 1)
         hit = (summed.argmax(axis=1) == levels.above[level][self.right]).astype(np.float64)
-        return Reliability.of(chance, hit)
+        return summed.max(axis=1).clip(0, 1), hit
+
+    def reliability(self, level: int) -> "Reliability":
+        """How often the likeliest ancestor at a level is right, by the probability it is given (Guo et al., 2017)."""
+        return Reliability.of(*self.answers(level))
 
 
 @dataclass(frozen=True)
