@@ -15,6 +15,7 @@ from naics_pipeline.evaluation.baselines import baselines
 from naics_pipeline.evaluation.compare import paired_bootstrap
 from naics_pipeline.evaluation.retrieval import query_metrics
 from naics_pipeline.evaluation.structure import evaluate_embeddings
+from naics_pipeline.evaluation.tasks import embedding_tasks
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Download
 from naics_pipeline.taxonomy import census, text
@@ -30,13 +31,14 @@ ROWS = [
     Row("the same, 300 synthetic codes", "metrics_of_300"),
     Row("the same, 2,125 synthetic codes", "metrics_of_2125"),
     Row("the same, 20,000 synthetic codes, no matrix of all pairs", "metrics_of_20000"),
+    Row("every task of the six-digit codes", "to_tasks"),
     Row(f"every metric of {QUERIES:,} queries", "to_query_metrics", "naive_queries"),
     Row("paired bootstrap, 5,000 resamples", "to_bootstrap", "naive_bootstrap"),
     Row("all baselines", "to_baselines"),
 ]
 
 
-def _frames() -> tuple[pl.DataFrame, pl.DataFrame, Tree]:
+def frames() -> tuple[pl.DataFrame, pl.DataFrame, Tree]:
     source = str(WORKBOOKS) if WORKBOOKS.is_dir() else "sample"
     books = census.read_source(source, 2022, Download(), Path(tempfile.gettempdir()))
     entries = text.index_entries(books, 0.2, 0.08)
@@ -50,7 +52,7 @@ def _embeddings(tree: Tree) -> Embeddings:
 
 
 def to_metrics(directory: Path) -> Work:
-    tree = _frames()[2]
+    tree = frames()[2]
     embeddings = _embeddings(tree)
     return lambda: print(evaluate_embeddings(embeddings, tree=tree)["ndcg@10"])
 
@@ -64,9 +66,15 @@ def _metrics(codes: int, directory: Path) -> Work:
 metrics_of_300, metrics_of_2125, metrics_of_20000 = (partial(_metrics, codes) for codes in (300, 2125, 20_000))
 
 
+def to_tasks(directory: Path) -> Work:
+    tree = frames()[2]
+    embeddings = _embeddings(tree)
+    return lambda: print(embedding_tasks(embeddings, tree, seed=0).metrics["classify_sector"])
+
+
 def naive_metrics(directory: Path) -> tuple[Work, float]:
     """Code by code, pair by pair, with lists: correlation, ndcg, purity, edges, parents, children, siblings."""
-    tree = _frames()[2]
+    tree = frames()[2]
     x = torch.from_numpy(_embeddings(tree).points)
     distances = lorentz.pairwise_distance(x, x).tolist()
     steps, depth = tree.tree_distance().tolist(), tree.lca_depth().tolist()
@@ -101,7 +109,7 @@ def naive_metrics(directory: Path) -> tuple[Work, float]:
 
 
 def _queries() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    tree = _frames()[2]
+    tree = frames()[2]
     candidates, rng = tree.codes[tree.level == 6], np.random.default_rng(0)
     return rng.uniform(size=(QUERIES, len(candidates))), candidates, rng.choice(candidates, QUERIES)
 
@@ -150,5 +158,5 @@ def naive_bootstrap(directory: Path) -> Work:
 
 
 def to_baselines(directory: Path) -> Work:
-    descriptions, entries, tree = _frames()
+    descriptions, entries, tree = frames()
     return lambda: print(baselines(descriptions, entries, "all-MiniLM-L6-v2", tree, seed=0))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from naics_pipeline import config
-from naics_pipeline.cli.common import Profile, Set, overrides
+from naics_pipeline.cli.common import Profile, Set, overrides, titles_of
 from naics_pipeline.errors import NaicsError, SettingsError
 from naics_pipeline.storage import Store
 
@@ -59,7 +59,7 @@ def compare(
     comparisons = [compare_runs(first, other) for other in others]
     name = "_".join(["compare", *(short_name(run) for run in (first, *others))])
     path = out or store.path(f"reports/{name}.html")
-    write_comparison(path, comparisons)
+    write_comparison(path, comparisons, titles_of(store))
     if as_json:
         typer.echo(json.dumps(plain([_as_json(comparison) for comparison in comparisons]), indent=2))
         return

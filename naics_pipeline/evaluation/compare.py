@@ -49,10 +49,30 @@ def paired_bootstrap(
     if difference.size == 0:
         return Comparison(float("nan"), float("nan"), float("nan"), float("nan"), 0)
     means = _resampled_means(difference, np.random.default_rng(seed), resamples)
+    return _comparison(difference, means, confidence)
+
+
+def paired_bootstraps(
+    differences: np.ndarray, *, seed: int, resamples: int = 5000, confidence: float = 0.95
+) -> list[Comparison]:
+    """`paired_bootstrap` of many scores of the same codes (or queries) at once: each resample serves all of them.
+
+    Args:
+        differences: (n, M) second - first, without NaN, n > 0.
+        seed: of the resampling.
+        confidence: coverage of the intervals.
+    """
+    means = _joint_means(differences, np.random.default_rng(seed), resamples)
+    columns = zip(differences.T, means.T, strict=True)
+    return [_comparison(difference, resampled, confidence) for difference, resampled in columns]
+
+
+def _comparison(difference: np.ndarray, means: np.ndarray, confidence: float) -> Comparison:
+    """From (n,) differences and the means of their resamples."""
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     # One is added so that no finite number of resamples claims certainty.
     tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-    p_value = min(1.0, 2 * (tail + 1) / (resamples + 1))
+    p_value = min(1.0, 2 * (tail + 1) / (len(means) + 1))
     return Comparison(float(difference.mean()), float(low), float(high), float(p_value), difference.size)
 
 
@@ -65,12 +85,27 @@ def intervals(
         scores: metric, key, value.
     """
     bounds = (1 - confidence) / 2, (1 + confidence) / 2
-    found = {}
+    by_size: dict[int, dict[str, np.ndarray]] = {}
     for (metric,), rows in scores.group_by("metric", maintain_order=True):
-        means = _resampled_means(rows["value"].to_numpy(), np.random.default_rng(seed), resamples)
-        low, high = np.quantile(means, bounds)
-        found[str(metric)] = (float(low), float(high))
-    return found
+        by_size.setdefault(rows.height, {})[str(metric)] = rows["value"].to_numpy()
+    found = {}
+    for values in by_size.values():
+        means = _joint_means(np.column_stack(list(values.values())), np.random.default_rng(seed), resamples)
+        low, high = np.quantile(means, bounds, axis=0)
+        found |= {metric: (float(low[i]), float(high[i])) for i, metric in enumerate(values)}
+    return {metric: found[metric] for metric in scores["metric"].unique(maintain_order=True)}
+
+
+def _joint_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """(resamples, M) means of resampled rows of (n, M) values: drawing is what costs, and is done once for all M."""
+    n = len(values)
+    means = np.empty((resamples, values.shape[1]))
+    for start in range(0, resamples, _BLOCK):
+        size = min(_BLOCK, resamples - start)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        count = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        means[start : start + size] = count.astype(np.float64) @ values / n
+    return means
 
 
 def _resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
@@ -87,8 +122,20 @@ def _resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: in
 def compare_scores(
     first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], *, seed: int
 ) -> dict[str, Comparison]:
-    """`paired_bootstrap` of every score that both variants have."""
-    return {name: paired_bootstrap(first[name], second[name], seed=seed) for name in first if name in second}
+    """`paired_bootstrap` of every score that both variants have; scores of the same codes are resampled together."""
+    differences = {name: second[name] - first[name] for name in first if name in second}
+    alike: dict[bytes, list[str]] = {}
+    for name, values in differences.items():
+        alike.setdefault(np.isnan(values).tobytes(), []).append(name)
+    found = {}
+    for names in alike.values():
+        known = ~np.isnan(differences[names[0]])
+        if known.any():
+            changes = np.column_stack([differences[name][known] for name in names])
+            found |= dict(zip(names, paired_bootstraps(changes, seed=seed), strict=True))
+        else:
+            found |= {name: paired_bootstrap(first[name], second[name], seed=seed) for name in names}
+    return {name: found[name] for name in differences}
 
 
 @dataclass(frozen=True)

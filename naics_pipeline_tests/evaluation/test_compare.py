@@ -11,6 +11,7 @@ from naics_pipeline.evaluation.compare import (
     gate,
     intervals,
     paired_bootstrap,
+    paired_bootstraps,
 )
 
 
@@ -33,6 +34,27 @@ def test_interval_misses_the_truth_as_often_as_it_says() -> None:
     found = [paired_bootstrap(np.zeros(200), rng.normal(size=200), seed=i, resamples=500) for i in range(300)]
     missed = np.mean([comparison.verdict != "no difference" for comparison in found])
     assert 0.02 < missed < 0.09
+
+
+def test_scores_resampled_together_have_the_intervals_they_have_alone() -> None:
+    rng = np.random.default_rng(0)
+    changes = np.column_stack([rng.normal(0.1, 0.5, 700), rng.integers(-1, 2, 700), np.zeros(700)])
+    together = paired_bootstraps(changes, seed=3)
+    for found, values in zip(together, changes.T, strict=True):
+        alone = paired_bootstrap(np.zeros(700), values, seed=4)
+        assert (found.difference, found.n, found.verdict) == (alone.difference, alone.n, alone.verdict)
+        assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=4e-3)
+    # The same codes are drawn for all: what two scores share, their resamples share.
+    twice = paired_bootstraps(np.column_stack([changes[:, 0], 2 * changes[:, 0]]), seed=3)
+    assert twice[1].low == pytest.approx(2 * twice[0].low)
+
+
+def test_scores_of_other_codes_are_compared_over_their_own() -> None:
+    first = {"all": np.zeros(4), "some": np.array([0, np.nan, 0, 0]), "none": np.full(4, np.nan)}
+    second = {name: values + 1 for name, values in first.items()}
+    found = compare_scores(first, second, seed=0)
+    assert {name: row.n for name, row in found.items()} == {"all": 4, "some": 3, "none": 0}
+    assert found["some"].difference == 1
 
 
 def test_equal_variants_do_not_differ() -> None:

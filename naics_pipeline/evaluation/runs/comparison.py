@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.evaluation.compare import Comparison, paired_bootstrap
+from naics_pipeline.evaluation.compare import Comparison, paired_bootstraps
 from naics_pipeline.evaluation.glossary import by_name
 from naics_pipeline.evaluation.runs.scores import FOLDER, RunRecord, runs_in
 from naics_pipeline.storage import Store
@@ -89,12 +90,15 @@ def compare_runs(first: RunRecord, second: RunRecord, *, seed: int = 0) -> RunCo
         raise NaicsError(
             f"{first.name} and {second.name} have no code and no text in common: they are of different taxonomies."
         )
-    by_metric = {(str(space), str(metric)): rows for (space, metric), rows in paired.group_by("space", "metric")}
+    # The order of a join is not its own: resamples must not depend on it.
+    sorted_rows = paired.sort("key").group_by("space", "metric", maintain_order=True)
+    by_metric = {(str(space), str(metric)): rows for (space, metric), rows in sorted_rows}
+    compared = _compared(by_metric, seed)
     return RunComparison(
         first,
         second,
         [
-            Difference(space, metric, value, second.metrics[space][metric], _compared(by_metric, space, metric, seed))
+            Difference(space, metric, value, second.metrics[space][metric], compared.get((space, metric)))
             for space, row in first.metrics.items()
             for metric, value in row.items()
             if metric in second.metrics.get(space, {})
@@ -110,15 +114,16 @@ def compare_runs(first: RunRecord, second: RunRecord, *, seed: int = 0) -> RunCo
     )
 
 
-def _compared(
-    by_metric: Mapping[tuple[str, str], pl.DataFrame], space: str, metric: str, seed: int
-) -> Comparison | None:
-    rows = by_metric.get((space, metric))
-    if rows is None:
-        return None
-    # The order of a join is not its own: resamples must not depend on it.
-    rows = rows.sort("key")
-    return paired_bootstrap(rows["first"].to_numpy(), rows["second"].to_numpy(), seed=seed, resamples=_RESAMPLES)
+def _compared(by_metric: Mapping[tuple[str, str], pl.DataFrame], seed: int) -> dict[tuple[str, str], Comparison]:
+    """(space, metric) → its comparison; those of the same codes or texts are resampled together."""
+    alike: dict[bytes, list[tuple[str, str]]] = {}
+    for name, rows in by_metric.items():
+        alike.setdefault(rows["key"].hash().to_numpy().tobytes(), []).append(name)
+    found = {}
+    for names in alike.values():
+        changes = np.column_stack([by_metric[name]["change"].to_numpy() for name in names])
+        found |= dict(zip(names, paired_bootstraps(changes, seed=seed, resamples=_RESAMPLES), strict=True))
+    return found
 
 
 def _most_changed(rows: pl.DataFrame) -> pl.DataFrame:

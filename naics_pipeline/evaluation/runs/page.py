@@ -1,8 +1,9 @@
 """Runs side by side as one page that needs nothing beside itself."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,20 +17,25 @@ from naics_pipeline.evaluation.summary import FOLLOWED
 from naics_pipeline.files import replacing
 
 _ROOM = Path(__file__).parent
+GRAPH = "graph"
+"""What the curves of the refinement are called."""
 
 
-def write_comparison(path: Path, comparisons: Sequence[RunComparison]) -> None:
+def write_comparison(
+    path: Path, comparisons: Sequence[RunComparison], titles: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Writes the page; a reader sees the old one or the new one, never a part.
 
     Args:
         comparisons: of other runs with one and the same first.
+        titles: code → title, to stand beside codes.
     """
-    page = render(comparisons)
+    page = render(comparisons, titles)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def render(comparisons: Sequence[RunComparison]) -> str:
+def render(comparisons: Sequence[RunComparison], titles: Mapping[str, str] = MappingProxyType({})) -> str:
     """The page as text."""
     environment = Environment(
         loader=FileSystemLoader([_ROOM, _ROOM.parent]),
@@ -39,11 +45,18 @@ def render(comparisons: Sequence[RunComparison]) -> str:
         lstrip_blocks=True,
     )
     every = [comparisons[0].first, *(comparison.second for comparison in comparisons)]
-    curves = training_curves({short_name(run): _epochs(run) for run in every}, FOLLOWED, overlaid=True)
+    drawn = {
+        "Epochs of all stages of the text model, one after the other": training_curves(
+            {short_name(run): _text_epochs(run) for run in every}, FOLLOWED, overlaid=True
+        )
+    }
+    if any(GRAPH in run.curves for run in every):
+        of_graph = {short_name(run): run.curves.get(GRAPH, []) for run in every}
+        drawn["Epochs of the refinement"] = training_curves(of_graph, overlaid=True)
     return environment.get_template("comparison.html").render(
         first=_heading(every[0]),
-        sections=[_section(comparison) for comparison in comparisons],
-        curves=base64.b64encode(curves).decode(),
+        sections=[_section(comparison, titles) for comparison in comparisons],
+        curves={name: base64.b64encode(png).decode() for name, png in drawn.items()},
     )
 
 
@@ -52,15 +65,15 @@ def short_name(run: RunRecord) -> str:
     return run.name[:12]
 
 
-def _epochs(run: RunRecord) -> list[dict[str, float]]:
-    return [epoch for stage, epochs in run.curves.items() if stage != "graph" for epoch in epochs]
+def _text_epochs(run: RunRecord) -> list[dict[str, float]]:
+    return [epoch for stage, epochs in run.curves.items() if stage != GRAPH for epoch in epochs]
 
 
 def _heading(run: RunRecord) -> dict[str, str]:
     return {"name": short_name(run), "full": run.name, "created": run.created[:16].replace("T", " ")}
 
 
-def _section(comparison: RunComparison) -> dict[str, Any]:
+def _section(comparison: RunComparison, titles: Mapping[str, str]) -> dict[str, Any]:
     by_space: dict[str, list[dict[str, Any]]] = {}
     for row in comparison.differences:
         by_space.setdefault(VARIANTS.get(row.space, row.space), []).append(_row(row))
@@ -72,7 +85,10 @@ def _section(comparison: RunComparison) -> dict[str, Any]:
         "settings": comparison.settings,
         "data": comparison.data,
         "changed": [
-            (f"{VARIANTS.get(space, space)}: {by_name(metric).label}", rows.rows(named=True))
+            (
+                f"{VARIANTS.get(space, space)}: {by_name(metric).label}",
+                [row | {"title": titles.get(row["key"], "")} for row in rows.rows(named=True)],
+            )
             for (space, metric), rows in comparison.changed.items()
         ],
     }

@@ -32,7 +32,7 @@ def keep(directory: Path, run: str, shift: float = 0.0, keys: list[str] = KEYS, 
         "metrics": {"text": metrics},
         "measured": {"text": {"origin": origin}},
         "evaluated": {"run_id": run, "mlflow_run_id": f"mlflow-{run}", "created": "2026-01-01T00:00:00+00:00"},
-        "curves": {"01_easy": [{"train/loss": 1.0}, {"train/loss": 0.5}]},
+        "curves": {"01_easy": [{"train/loss": 1.0}, {"train/loss": 0.5}], "graph": [{"loss": 1.0}]},
     }
     write_scores(directory / "scores" / run / "text.parquet", run, {"text": scores_frame(keys, scores)}, record)
     return next(found for found in runs_in(Store(str(directory))) if found.name == run)
@@ -77,9 +77,11 @@ def test_only_what_both_scored_is_compared(tmp_path: Path) -> None:
 
 def test_the_page_has_every_metric_and_fetches_nothing(tmp_path: Path) -> None:
     first = keep(tmp_path, "a", text="<script>")
-    page = render([compare_runs(first, keep(tmp_path, "b", 0.01)), compare_runs(first, keep(tmp_path, "c", -0.01))])
+    others = (keep(tmp_path, "b", 0.01), keep(tmp_path, "c", -0.01))
+    page = render([compare_runs(first, other) for other in others], {"3 text": "What it is called"})
     assert page.count("<td title=") == 12
-    assert "3 text" in page
+    assert '<td>3 text <span class="soft">What it is called</span></td>' in page
+    assert page.count("<img") == 2
     assert "2 metrics are better, 0 worse, 1 do not differ" in page
     assert not re.search(r"https?://|<link|<script|@import|url\(", page)
 
