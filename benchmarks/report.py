@@ -221,14 +221,16 @@ def made_up_run(directory: Path, run: str, descriptions: pl.DataFrame, entries: 
     descriptions.write_parquet(directory / "descriptions.parquet")
 
 
-def compare_seconds(directory: Path) -> float:
-    """The command as a user has it, the start of Python with it."""
-    start = time.perf_counter()
+def compare_seconds(directory: Path) -> tuple[float, float]:
+    """Seconds on the clock and of the processors: the command as a user has it, the start of Python with it."""
+    start, before = time.perf_counter(), os.times()
     runs = [str(directory / FOLDER / run) for run in ("first", "second")]
     environment = os.environ | {"NAICS_DATA_DIR": str(directory)}
     command = [NAICS, "compare", *runs, "--out", str(directory / "comparison.html")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
-    return time.perf_counter() - start
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - start, spent
 
 
 def main(arguments: list[str]) -> None:
@@ -243,6 +245,7 @@ def main(arguments: list[str]) -> None:
         explorer, many = directory / "explorer.html", directory / "explorer_20000.html"
         write_explorer(explorer, full_page(descriptions, entries, tree))
         write_explorer(many, many_codes())
+        print(f"Two processors or more; {os.getloadavg()[0]:.1f} processes wanted one when this began.\n")
         print("| what | asked | measured |\n| --- | --- | --- |")
         row(f"the page to explore, {len(tree):,} codes", "≤ 5 MB", f"{explorer.stat().st_size / 1e6:.2f} MB")
         shown, drawn = first_paint(explorer)
@@ -257,10 +260,11 @@ def main(arguments: list[str]) -> None:
             row(f"dragged, {size:,} codes", "≥ 30 frames/s", f"{rate:.0f} frames/s, longest wait {longest:.0f} ms")
         for run in ("first", "second"):
             made_up_run(directory, run, descriptions, entries, tree)
-        row("naics compare, two runs with all scores", "≤ 20 s", f"{compare_seconds(directory):.1f} s")
+        seconds, spent = compare_seconds(directory)
+        row("naics compare, two runs with all scores", "≤ 20 s", f"{seconds:.1f} s ({spent:.1f} CPU s)")
         for function, what in (("to_metrics", "every structure metric, exact"), ("to_tasks", "every task")):
             cost = measure("evaluation", function)
-            row(f"{what}, {len(tree):,} codes", "≤ 5 s, ≤ 1 GB", f"{cost.seconds:.2f} s, {cost.peak_mb:.0f} MB at most")
+            row(f"{what}, {len(tree):,} codes", "≤ 5 s, ≤ 1 GB", f"{cost.seconds:.2f} s ({cost.cpu_seconds:.2f} CPU s), {cost.peak_mb:.0f} MB")
 
 
 def row(*cells: str) -> None:

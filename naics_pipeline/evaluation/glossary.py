@@ -92,12 +92,12 @@ UNREPEATED = Metric(
 )
 CALIBRATION = (
     Metric("calibration_error", "Calibration error", "Distance of probability and share right, over 15 bins.", "lower"),
-    Metric("calibration_error_digits_4", "At 4 digits", "Calibration error of the likeliest industry group.", "lower"),
-    Metric("calibration_error_digits_2", "At 2 digits", "Calibration error of the likeliest sector.", "lower"),
+    Metric("calibration_error_digits_4", "Error, 4 digits", "The same of the likeliest industry group.", "lower"),
+    Metric("calibration_error_digits_2", "Error, 2 digits", "The same of the likeliest sector.", "lower"),
     Metric("brier", "Brier score", "Mean squared distance of probability and outcome of the first answer.", "lower"),
     Metric("answered_at_95", "Answered at 95 %", "Share of texts that can be answered with 95 % of the answers right."),
-    Metric("answered_at_95_digits_4", "At 4 digits", "Likewise, with industry groups of four digits for an answer."),
-    Metric("answered_at_95_digits_2", "At 2 digits", "Likewise, with sectors for an answer."),
+    Metric("answered_at_95_digits_4", "Answered, 4 digits", "Likewise, with industry groups for an answer."),
+    Metric("answered_at_95_digits_2", "Answered, 2 digits", "Likewise, with sectors for an answer."),
 )
 LABELLED = (
     Metric("labelled/top1", "Top 1", "Share of texts whose nearest six-digit code is one of their right codes."),

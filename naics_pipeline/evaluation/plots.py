@@ -225,7 +225,7 @@ def confusion(sectors: Sequence[str], counts: np.ndarray, titles: Mapping[str, s
         panel.set_yticks(places, named, fontsize=8)
         panel.set_xticks(places, sectors, fontsize=8)
         panel.set_xlabel("sector of the code found first")
-        panel.set_title("Held-out texts by their sector and the one found")
+        panel.set_title("Held-out texts by sector")
         panel.grid(visible=False)
     return buffer.getvalue()
 

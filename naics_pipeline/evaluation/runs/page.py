@@ -13,6 +13,7 @@ from naics_pipeline.evaluation.plots import training_curves
 from naics_pipeline.evaluation.report import shown
 from naics_pipeline.evaluation.runs.comparison import Difference, RunComparison
 from naics_pipeline.evaluation.runs.scores import RunRecord
+from naics_pipeline.evaluation.runs.seeds import HEADLINE
 from naics_pipeline.evaluation.summary import FOLLOWED
 from naics_pipeline.files import replacing
 
@@ -52,7 +53,9 @@ def render(comparisons: Sequence[RunComparison], titles: Mapping[str, str] = Map
     }
     if any(GRAPH in run.curves for run in every):
         of_graph = {short_name(run): run.curves.get(GRAPH, []) for run in every}
-        drawn["Epochs of the refinement"] = training_curves(of_graph, overlaid=True)
+        names = dict.fromkeys(name for epochs in of_graph.values() for epoch in epochs for name in epoch)
+        shown_names = [name for name in names if not name.startswith(("epoch", "weight_", "learning_rate"))]
+        drawn["Epochs of the refinement"] = training_curves(of_graph, shown_names, overlaid=True)
     return environment.get_template("comparison.html").render(
         first=_heading(every[0]),
         sections=[_section(comparison, titles) for comparison in comparisons],
@@ -78,8 +81,12 @@ def _section(comparison: RunComparison, titles: Mapping[str, str]) -> dict[str, 
     for row in comparison.differences:
         by_space.setdefault(VARIANTS.get(row.space, row.space), []).append(_row(row))
     verdicts = [row.verdict for row in comparison.differences]
+    main = [row for row in comparison.differences if (row.space, row.metric) in HEADLINE]
+    differing = [row for row in comparison.differences if row.verdict in ("better", "worse")]
     return {
         "second": _heading(comparison.second),
+        "main": [_row(row) for row in main],
+        "differing": [_row(row) for row in differing],
         "counts": {word: verdicts.count(word) for word in ("better", "worse", "no difference")},
         "spaces": by_space,
         "settings": comparison.settings,
@@ -98,7 +105,9 @@ def _row(row: Difference) -> dict[str, Any]:
     metric, found = by_name(row.metric), row.comparison
     interval = "" if found is None or not found.n else f"{shown(found.low, 4)} to {shown(found.high, 4)}"
     return {
+        "space": VARIANTS.get(row.space, row.space),
         "metric": row.metric,
+        "label": metric.label,
         "reading": metric.reading,
         "first": shown(row.first, metric.digits),
         "second": shown(row.second, metric.digits),
