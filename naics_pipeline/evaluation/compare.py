@@ -88,7 +88,7 @@ def intervals(
     by_size: dict[int, dict[str, np.ndarray]] = {}
     for (metric,), rows in scores.group_by("metric", maintain_order=True):
         by_size.setdefault(rows.height, {})[str(metric)] = rows["value"].to_numpy()
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     for values in by_size.values():
         means = _joint_means(np.column_stack(list(values.values())), np.random.default_rng(seed), resamples)
         low, high = np.quantile(means, bounds, axis=0)
@@ -127,7 +127,7 @@ def compare_scores(
     alike: dict[bytes, list[str]] = {}
     for name, values in differences.items():
         alike.setdefault(np.isnan(values).tobytes(), []).append(name)
-    found = {}
+    found: dict[str, Comparison] = {}
     for names in alike.values():
         known = ~np.isnan(differences[names[0]])
         if known.any():

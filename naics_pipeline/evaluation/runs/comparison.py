@@ -119,7 +119,7 @@ def _compared(by_metric: Mapping[tuple[str, str], pl.DataFrame], seed: int) -> d
     alike: dict[bytes, list[tuple[str, str]]] = {}
     for name, rows in by_metric.items():
         alike.setdefault(rows["key"].hash().to_numpy().tobytes(), []).append(name)
-    found = {}
+    found: dict[tuple[str, str], Comparison] = {}
     for names in alike.values():
         changes = np.column_stack([by_metric[name]["change"].to_numpy() for name in names])
         found |= dict(zip(names, paired_bootstraps(changes, seed=seed, resamples=_RESAMPLES), strict=True))
