@@ -1,7 +1,9 @@
 """Files of a local disk: what they hold, and how they are written so that no reader ever sees half of one."""
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -14,6 +16,7 @@ from typing import Any
 
 from naics_pipeline.errors import NaicsError
 
+logger = logging.getLogger(__name__)
 STALE_SECONDS = 24 * 3600
 """After so long nobody writes or reads any more what is no longer current."""
 HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
@@ -82,6 +85,28 @@ def making(path: Path) -> Iterator[Path]:
         raise _unwritten(path, error) from error
     finally:
         remove(folder)
+
+
+@contextmanager
+def alone_in(directory: Path, what: str) -> Iterator[None]:
+    """Waits until no other process of this machine is at work in a directory.
+
+    Two at once would take each other's files away. The lock is the directory's own and ends with the process.
+
+    Args:
+        what: the other one does, for the message that it is waited for.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    place = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("%s: another process %s; waiting for its end", directory, what)
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def _unwritten(path: Path, error: OSError) -> NaicsError:

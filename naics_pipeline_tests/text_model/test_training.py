@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from naics_pipeline.errors import ModelError, SettingsError, TrainingError
+from naics_pipeline.files import alone_in
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Settings
 from naics_pipeline.text_model import checkpoints, inference
@@ -36,7 +37,7 @@ from naics_pipeline.text_model.objective import Objective
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT
 from naics_pipeline.text_model.training import loop
 from naics_pipeline.text_model.training import run as training_run
-from naics_pipeline.text_model.training.run import alone_in, stage_key
+from naics_pipeline.text_model.training.run import stage_key
 from naics_pipeline_tests.conftest import REPOSITORY
 from naics_pipeline_tests.text_model.small import CACHED, ONE_EPOCH, STAGE, changed, settings_of
 
@@ -181,7 +182,7 @@ def test_a_run_cut_short_goes_on_with_the_losses_of_an_unbroken_one(run, finishe
 
 def test_of_two_processes_that_train_a_stage_one_waits(run, tiny_base: Path, tmp_path: Path, caplog) -> None:
     with ThreadPoolExecutor(1) as other:
-        with alone_in(tmp_path / "stages" / "first"):
+        with alone_in(tmp_path / "stages" / "first", "trains"):
             waiting = other.submit(run, settings_of(tiny_base), ONE_EPOCH)
             while "another process trains this stage" not in caplog.text:
                 assert not waiting.done()

@@ -15,6 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from naics_pipeline.files import alone_in
 from naics_pipeline.settings import Settings
 from naics_pipeline.text_model.base import locate
 from naics_pipeline.text_model.checkpoints import BEST, LAST, load_weights, read_stage
@@ -29,7 +30,7 @@ from naics_pipeline.text_model.training.launch import EndAtOnce, together
 from naics_pipeline.text_model.training.module import StageModule
 from naics_pipeline.text_model.training.processes import leader_first, world
 from naics_pipeline.text_model.training.report import EpochReport, OnEpoch
-from naics_pipeline.text_model.training.run import LIGHTNING, KeepBest, Run, alone_in, stage_key, work_directory
+from naics_pipeline.text_model.training.run import LIGHTNING, KeepBest, Run, stage_key, work_directory
 from naics_pipeline.text_model.training.validation import Metrics
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def train_stage(
     """
     frames = {"descriptions": descriptions, "index_entries": index_entries, "phrases": phrases}
     job = Job(stage, settings, frames, token_cache, hidden_cache, directory, start_from)
-    with alone_in(directory):
+    with alone_in(directory, "trains this stage"):
         with together(settings, job):
             module, report, run = fit(job, metrics, on_epoch)
         if shortfall := module.state.shortfall():

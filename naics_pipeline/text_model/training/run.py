@@ -1,11 +1,6 @@
 """A run of a stage on disk: what names it, what an unfinished one leaves, and how a finished one takes its place."""
 
-import fcntl
-import logging
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +20,6 @@ from naics_pipeline.text_model.training.processes import leads
 from naics_pipeline.text_model.training.report import EpochReport
 from naics_pipeline.text_model.version import WITHOUT_EFFECT, code_version
 
-logger = logging.getLogger(__name__)
 LIGHTNING = "last"
 """Name of the file that Lightning resumes from."""
 
@@ -46,25 +40,6 @@ def stage_key(
     read = settings.model_dump(mode="json", include=sections, exclude={"training": set(WITHOUT_EFFECT)})
     contents = {name: frame.to_dict(as_series=False) for name, frame in frames.items()}
     return fingerprint(code_version(), stage.model_dump(mode="json"), read, contents, weights_sha256(base), start_key)
-
-
-@contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
-    """Waits until no other process of this machine trains the stage that has this directory.
-
-    Two at once would take each other's checkpoints away. The lock is the directory's own and ends with the process.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    place = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("%s: another process trains this stage; waiting for its end", directory)
-            fcntl.flock(place, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(place)
 
 
 def work_directory(directory: Path, key: str) -> Path:
