@@ -20,6 +20,7 @@ from naics_pipeline.errors import NaicsError
 from naics_pipeline.files import fingerprint, replacing
 from naics_pipeline.search.answers import THRESHOLD, answer_columns
 from naics_pipeline.search.index import Index
+from naics_pipeline.text_model.device import give_back_memory
 
 ROWS = 512
 SUFFIXES = (".csv", ".parquet")
@@ -123,6 +124,8 @@ def classify_file(index: Index, task: Task, on_progress: Callable[[Coded], None]
             with replacing(path) as temporary:
                 pq.write_table(table.replace_schema_metadata({"bad": str(count)}), temporary)
             done = Coded(done.rows + frame.height, done.bad + count, done.resumed)
+        # Each block leaves arrays of other sizes behind, and in the holes none of the next ones' fits.
+        give_back_memory()
         on_progress(done)
     _finish(parts, task)
     return done
