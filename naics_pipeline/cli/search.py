@@ -1,7 +1,11 @@
 """Codes for codes, for free text and for files of it: `nearest`, `search`, `classify`, `benchmark`, `serve`."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +16,13 @@ from rich.table import Table
 
 from naics_pipeline import config
 from naics_pipeline.cli.common import Profile, Set, overrides, titles_of
+from naics_pipeline.errors import NaicsError
 from naics_pipeline.storage import Store
 
 if TYPE_CHECKING:
     from naics_pipeline.search.answers import Answer
+    from naics_pipeline.search.batch import Job
+    from naics_pipeline.search.classify import Coding
     from naics_pipeline.search.index import Index
 
 app = typer.Typer()
@@ -28,6 +35,13 @@ IndexPath = Annotated[Path | None, typer.Option("--index", help="An index's dire
 Base = Annotated[
     str | None, typer.Option("--base", help="Where the base model is, if not where the index was made: a directory.")
 ]
+
+
+class Engines(StrEnum):
+    """What runs the workers of a batch."""
+
+    processes = "processes"
+    ray = "ray"
 
 
 @app.command(epilog="Examples: naics nearest 111110 · naics nearest 3115 -k 5 --embeddings mine.parquet")
@@ -78,36 +92,81 @@ def search(
         Console().print(_answer_table(answer))
 
 
-@app.command(epilog="Examples: naics classify firms.csv --text activity --out coded.parquet --top 1")
+@app.command(
+    epilog="Examples: naics classify firms.csv --text activity --out coded.parquet --top 1 · "
+    "naics classify firms/ --text activity --out coded/ --workers 4"
+)
 def classify(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet file.")],
+    files: Annotated[list[Path], typer.Argument(help="CSV or Parquet files, or directories or patterns of them.")],
     text: Annotated[str, typer.Option(metavar="COLUMN", help="The column that says what a business does.")],
-    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write; it has every row and column of FILE.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write, with every row and column of one input; else a directory of such.")
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many codes for each row.")] = 3,
     threshold: Threshold = THRESHOLD,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that each code one file at a time.")] = 1,
+    engine: Annotated[Engines, typer.Option(help="Where workers run: on this machine, or as Ray finds room.")] = (
+        Engines.processes
+    ),
     index: IndexPath = None,
     base: Base = None,
     profile: Profile = None,
     set_: Set = None,
 ) -> None:
-    """Codes for every row of a file of any size; interrupted, the next run goes on where it stopped."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    """Codes for every row of files of any size and number; interrupted, the next run goes on where it stopped."""
+    from naics_pipeline.search.batch import Job, one_file
+    from naics_pipeline.search.classify import SUFFIXES, Coding
 
-    from naics_pipeline.search.classify import Coding, Task, classify_file
+    coding = Coding(text, top, threshold)
+    if out.suffix and (file := one_file(files)):
+        if (workers, engine) != (1, Engines.processes):
+            raise NaicsError("--workers and --engine: one file is coded by one process. Split it, or leave them out.")
+        _classify_file(file, out, coding, _index(index, base, profile, set_))
+        return
+    if out.suffix.lower() in SUFFIXES:
+        raise NaicsError(f"--out {out}: what comes of several files needs a directory, and this names a file.")
+    settings = config.load(profile, overrides(set_)).settings
+    found = index or Store(settings.data_dir).local("naics_index")
+    _classify_batch(files, Job.of(found, out, coding, settings.accelerator, base), workers, engine)
 
-    task = Task(file, out, Coding(text, top, threshold))
-    loaded = _index(index, base, profile, set_)
-    columns = SpinnerColumn(), TextColumn("{task.completed:,} rows, {task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("")
-        done = classify_file(
-            loaded,
-            task,
-            lambda coded: progress.update(bar, completed=coded.rows, description=f"{coded.bad:,} bad"),
-        )
+
+def _classify_file(file: Path, out: Path, coding: "Coding", index: "Index") -> None:
+    from naics_pipeline.search.classify import Task, classify_file
+
+    task = Task(file, out, coding)
+    with _progress("rows") as show:
+        done = classify_file(index, task, lambda coded: show(coded.rows, f"{coded.bad:,} bad"))
     typer.echo(f"{done.rows:,} rows in {out}, {done.bad:,} of them without a usable text ({task.bad_rows}).")
     if done.resumed:
         typer.echo(f"{done.resumed:,} were done by an earlier run.")
+
+
+def _classify_batch(files: list[Path], job: "Job", workers: int, engine: Engines) -> None:
+    from naics_pipeline.search.batch import MANIFEST, find_shards, run_batch
+    from naics_pipeline.search.on_ray import on_ray
+    from naics_pipeline.search.processes import engine_of
+
+    shards = find_shards(files, job.out)
+    run = partial(on_ray, workers=workers) if engine == Engines.ray else engine_of(workers)
+    with _progress(f"of {len(shards):,} files") as show:
+        done = run_batch(job, shards, run, lambda d: show(len(d.records), f"{d.rows:,} rows, {d.bad_rows:,} bad"))
+    typer.echo(
+        f"{done.shards:,} files with {done.rows:,} rows in {job.out}, {done.bad_rows:,} of them without a usable text "
+        f"({job.out / MANIFEST})."
+    )
+    if done.earlier:
+        typer.echo(f"{done.earlier:,} files were done by an earlier run.")
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, str], None]]:
+    """Shows how many are done, and more about them."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.completed:,} " + what + ", {task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("")
+        yield lambda completed, more: progress.update(bar, completed=completed, description=more)
 
 
 @app.command(epilog="Examples: naics benchmark labelled.csv --text description --codes naics --json")

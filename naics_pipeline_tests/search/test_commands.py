@@ -50,6 +50,24 @@ def test_classify_writes_a_coded_file(naics, tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "o.parquet")["code_1"].to_list() == ["111150", None]
 
 
+def test_classify_writes_a_file_for_each_of_a_directory(naics, tmp_path: Path) -> None:
+    for name, texts in (("a.csv", ["growing corn", ""]), ("b.csv", ["kennels"])):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        pl.DataFrame({"does": texts}).write_csv(tmp_path / "in" / name)
+    command = ("classify", tmp_path / "in", "--text", "does", "--out", tmp_path / "coded")
+    code, out, _ = naics(*command)
+    assert code == 0
+    assert "2 files with 3 rows" in out
+    assert (tmp_path / "coded" / "manifest.json").is_file()
+    code, out, _ = naics(*command)
+    assert "2 files were done by an earlier run" in out
+    code, _, err = naics("classify", tmp_path / "in", "--text", "does", "--out", tmp_path / "coded.csv")
+    assert code == 1
+    assert "needs a directory" in err
+    one = ("classify", tmp_path / "in" / "a.csv", "--text", "does", "--out", tmp_path / "a.csv", "--workers", 2)
+    assert "one file is coded by one process" in naics(*one)[2]
+
+
 def test_benchmark_measures_a_labelled_file(naics, tmp_path: Path) -> None:
     pl.DataFrame({"text": ["growing corn"], "codes": ["111150"]}).write_csv(tmp_path / "in.csv")
     code, out, _ = naics("benchmark", tmp_path / "in.csv", "--json")
