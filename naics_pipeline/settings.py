@@ -233,10 +233,13 @@ class Evaluation(Section):
 
 
 class Classification(Section):
-    file: str | None = Field(None, description="CSV or Parquet file that the asset `classified` codes; null: no asset")
+    file: str | None = Field(
+        None, description="CSV or Parquet file, or directory of such, that the asset `classified` codes; null: no asset"
+    )
     text: str = Field("text", min_length=1, description="its column that says what a business does")
     top: int = Field(3, ge=1, description="codes for each row")
     threshold: float = Field(0.5, gt=0, le=1, description="the answer is the deepest code that is so probable")
+    workers: int = Field(1, ge=1, description="processes that code the files of a directory")
 
 
 class Registry(Section):

@@ -115,51 +115,87 @@ def naics_model(
 
 
 def classified_assets(conf: Config) -> list[dg.AssetsDefinition]:
-    """The asset that codes the file which the settings name; none where they name none."""
+    """The asset that codes the file or directory which the settings name; none where they name none."""
     if conf.settings.classification.file is None:
         return []
 
     @asset(
         group_name="search",
         kinds={"parquet"},
-        code_version=version(1, "classification", "search"),
+        code_version=version(2, *(f"classification.{key}" for key in ("file", "text", "top", "threshold")), "search"),
         supplied=FILE_TO_CLASSIFY,
         deps=[INDEX],
     )
     def classified(conf: dg.ResourceParam[Config], store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-        """One row for each of a file, with its columns, codes and probabilities; an interrupted run goes on."""
-        from naics_pipeline.search.classify import ROWS, Coded, Coding, Task, classify_file
-        from naics_pipeline.search.index import Index
+        """One row for each of a file, with its columns, codes and probabilities; of a directory, a file for each.
 
-        chosen = conf.settings.classification
-        assert chosen.file is not None
-        settings = conf.settings
-        index = Index.load(store.local(INDEX), accelerator=settings.accelerator, precision=settings.search.precision)
-        task = Task(Path(chosen.file), store.path(CLASSIFIED), Coding(chosen.text, chosen.top, chosen.threshold))
-
-        def say(done: Coded) -> None:
-            logger.info("%s rows, %s without a usable text", f"{done.rows:,}", f"{done.bad:,}")
-
-        def now_and_then(done: Coded) -> None:
-            if done.rows % (BLOCKS_BETWEEN_MESSAGES * ROWS) == 0:
-                say(done)
-
-        done = classify_file(index, task, now_and_then)
-        say(done)
-        for written in (task.out, task.bad_rows):
-            store.publish(written.name)
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": done.rows,
-                "rows_without_text": done.bad,
-                "rows_done_earlier": done.resumed,
-                "index_version": index.version,
-                **place(store, CLASSIFIED),
-            },
-            data_version=data_version(index.version, task.out),
-        )
+        An interrupted run goes on.
+        """
+        is_directory = Path(conf.settings.classification.file or "").is_dir()
+        return (_classified_directory if is_directory else _classified_file)(conf, store)
 
     return [classified]
+
+
+def _classified_file(conf: Config, store: Store) -> dg.MaterializeResult:
+    from naics_pipeline.search.classify import ROWS, Coded, Coding, Task, classify_file
+    from naics_pipeline.search.index import Index
+
+    settings, chosen = conf.settings, conf.settings.classification
+    assert chosen.file is not None
+    index = Index.load(store.local(INDEX), accelerator=settings.accelerator, precision=settings.search.precision)
+    task = Task(Path(chosen.file), store.path(CLASSIFIED), Coding(chosen.text, chosen.top, chosen.threshold))
+
+    def say(done: Coded) -> None:
+        logger.info("%s rows, %s without a usable text", f"{done.rows:,}", f"{done.bad:,}")
+
+    def now_and_then(done: Coded) -> None:
+        if done.rows % (BLOCKS_BETWEEN_MESSAGES * ROWS) == 0:
+            say(done)
+
+    done = classify_file(index, task, now_and_then)
+    say(done)
+    for written in (task.out, task.bad_rows):
+        store.publish(written.name)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": done.rows,
+            "rows_without_text": done.bad,
+            "rows_done_earlier": done.resumed,
+            "index_version": index.version,
+            **place(store, CLASSIFIED),
+        },
+        data_version=data_version(index.version, task.out),
+    )
+
+
+def _classified_directory(conf: Config, store: Store) -> dg.MaterializeResult:
+    from naics_pipeline.search.batch import MANIFEST, Done, Job, find_shards, run_batch
+    from naics_pipeline.search.classify import Coding
+    from naics_pipeline.search.processes import engine_of
+
+    chosen, name = conf.settings.classification, Path(CLASSIFIED).stem
+    coding = Coding(chosen.text, chosen.top, chosen.threshold)
+    accelerator, precision = conf.settings.accelerator, conf.settings.search.precision
+    job = Job.of(store.local(INDEX), store.path(name), coding, accelerator, precision=precision)
+
+    def say(done: Done) -> None:
+        logger.info("%d of %d files, %s rows", len(done.records), done.shards, f"{done.rows:,}")
+
+    assert chosen.file is not None
+    done = run_batch(job, find_shards([Path(chosen.file)], job.out), engine_of(chosen.workers), say)
+    store.publish(name)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": done.rows,
+            "rows_without_text": done.bad_rows,
+            "files": done.shards,
+            "files_done_earlier": done.earlier,
+            "index_version": job.index_version,
+            **place(store, name),
+        },
+        data_version=data_version(job.out / MANIFEST),
+    )
 
 
 CLASSIFIED_ASSETS = classified_assets(defined_conf())

@@ -11,7 +11,7 @@ import dagster as dg
 from naics_pipeline.config import SUPPLIED, Config
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.failures import described
-from naics_pipeline.files import checksum
+from naics_pipeline.files import checksum, fingerprint, visible_files
 
 CORRECTIONS, LABELLED_TEXTS, FILE_TO_CLASSIFY = SUPPLIED
 DATA_VERSION_TAG = "dagster/data_version"
@@ -31,18 +31,24 @@ def supplied_file(conf: Config, name: str) -> Path | None:
 
 
 def content_of(conf: Config, name: str) -> str | None:
-    """SHA-256 of what the file holds now; None where the settings name none.
+    """A hash of what the file, or each of a directory, holds now; None where the settings name none.
 
     Raises:
         SettingsError: it cannot be read.
     """
     place = supplied_file(conf, name)
     try:
-        return None if place is None else checksum(place)
+        return None if place is None else _content(place)
     except OSError as error:
         raise SettingsError(
             f"{SUPPLIED[name]}: {place} cannot be read ({error.strerror}). Put it back, or set the key to null."
         ) from error
+
+
+def _content(place: Path) -> str:
+    if not place.is_dir():
+        return checksum(place)
+    return fingerprint({file.relative_to(place).as_posix(): checksum(file) for file in visible_files(place)})
 
 
 def noted(instance: dg.DagsterInstance, conf: Config, name: str) -> str | None:

@@ -127,7 +127,9 @@ def classify(
         raise NaicsError(f"--out {out}: what comes of several files needs a directory, and this names a file.")
     settings = config.load(profile, overrides(set_)).settings
     found = index or Store(settings.data_dir).local("naics_index")
-    _classify_batch(files, Job.of(found, out, coding, settings.accelerator, base), workers, engine)
+    _classify_batch(
+        files, Job.of(found, out, coding, settings.accelerator, base, settings.search.precision), workers, engine
+    )
 
 
 def _classify_file(file: Path, out: Path, coding: "Coding", index: "Index") -> None:

@@ -17,7 +17,8 @@ from typing import Any
 from naics_pipeline.errors import ModelError, NaicsError
 from naics_pipeline.files import alone_in, checksum, replacing, visible_files
 from naics_pipeline.search.classify import SUFFIXES, Coding, Task, classify_file
-from naics_pipeline.search.index import Index, read_manifest
+from naics_pipeline.search.index import Index, read_manifest, version_of
+from naics_pipeline.text_model.short import Precision
 
 MANIFEST = "manifest.json"
 FORMAT, FORMAT_VERSION = "naics-batch", 1
@@ -70,7 +71,7 @@ class Job:
     """All that a worker has to know, on whichever machine; its paths have to be there.
 
     Attributes:
-        index, base, accelerator: see `Index.load`.
+        index, base, accelerator, precision: see `Index.load`.
         index_version: of the index as the run found it.
         out: directory of the outputs.
     """
@@ -81,16 +82,25 @@ class Job:
     coding: Coding
     accelerator: str = "cpu"
     base: str | None = None
+    precision: Precision = "float32"
 
     @classmethod
-    def of(cls, index: Path, out: Path, coding: Coding, accelerator: str = "cpu", base: str | None = None) -> "Job":
+    def of(
+        cls,
+        index: Path,
+        out: Path,
+        coding: Coding,
+        accelerator: str = "cpu",
+        base: str | None = None,
+        precision: Precision = "float32",
+    ) -> "Job":
         """With the index that lies there now.
 
         Raises:
             ModelError: there is none, or it is damaged.
         """
-        version = str(read_manifest(index)["index_version"])
-        return cls(index.resolve(), version, out.resolve(), coding, accelerator, base)
+        version = version_of(read_manifest(index), precision)
+        return cls(index.resolve(), version, out.resolve(), coding, accelerator, base, precision)
 
     def load(self) -> Index:
         """The index.
@@ -98,7 +108,7 @@ class Job:
         Raises:
             ModelError: it cannot be loaded, or is another one by now.
         """
-        index = Index.load(self.index, accelerator=self.accelerator, base=self.base)
+        index = Index.load(self.index, accelerator=self.accelerator, base=self.base, precision=self.precision)
         if index.version != self.index_version:
             raise ModelError(
                 f"{self.index}: was index {self.index_version} when the run began, and is {index.version} now. "

@@ -179,8 +179,7 @@ class Index:
     @property
     def version(self) -> str:
         """Of the content: two indexes with one version give the same answers."""
-        version = str(self.manifest["index_version"])
-        return version if self.precision == "float32" else f"{version}-{self.precision}"
+        return version_of(self.manifest, self.precision)
 
     @cached_property
     def levels(self) -> Levels:
@@ -241,6 +240,12 @@ class Index:
         return Embeddings(
             codes, points.numpy(), curvature, self.manifest["geometry"], columns=frame.drop("code", "point")
         )
+
+
+def version_of(manifest: dict[str, Any], precision: Precision) -> str:
+    """`Index.version` of the index with this manifest, read in that precision."""
+    version = str(manifest["index_version"])
+    return version if precision == "float32" else f"{version}-{precision}"
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

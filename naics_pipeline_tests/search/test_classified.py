@@ -51,6 +51,20 @@ def test_every_row_is_coded_and_the_index_is_named(data_dir: Path, index: Index,
     assert runs.data_version(again, "classified") == runs.data_version(result, "classified")
 
 
+def test_a_directory_is_coded_file_by_file(data_dir: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "firms").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "firms.csv", tmp_path / "firms" / f"{name}.csv")
+    result = coded(data_dir, file=str(tmp_path / "firms"), text="what")
+    assert result.success
+    said = runs.metadata(result, "classified")
+    assert (said["dagster/row_count"], said["rows_without_text"], said["files_done_earlier"]) == (6, 2, 0)
+    again = coded(data_dir, file=str(tmp_path / "firms"), text="what")
+    assert runs.metadata(again, "classified")["files_done_earlier"] == 2
+    assert runs.data_version(again, "classified") == runs.data_version(result, "classified")
+    assert pl.read_csv(data_dir / "classified" / "b.csv")["code_1"].null_count() == 1
+
+
 def test_a_missing_column_is_named(data_dir: Path, tmp_path: Path) -> None:
     result = coded(data_dir, file=str(tmp_path / "firms.csv"), text="activity")
     assert not result.success
