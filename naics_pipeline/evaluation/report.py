@@ -44,7 +44,7 @@ CAPTIONS = {
     "dashed line are a faithful embedding.",
     "radius_by_level": "Distance from the origin by level: general codes near the centre, detailed ones outside.",
     "confusion": "Held-out texts by the sector of their code and that of the code found first, by the text model’s "
-    "code and nearest entry, mixed. Numbers are texts; the darker, the greater the share of the row.",
+    "read-outs, mixed. Numbers are texts; the darker, the greater the share of the row.",
     "risk_coverage": "If only the surest answers are given: how many of them are right, by how many texts are "
     "answered, for codes of each level. The dashed line is 95 %.",
     "training_curves": "Training of the text model, epoch by epoch over all stages.",

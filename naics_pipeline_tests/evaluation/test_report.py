@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from naics_pipeline.evaluation.compare import gate, paired_bootstrap
+from naics_pipeline.evaluation.glossary import READOUTS
 from naics_pipeline.evaluation.report import (
     ReportContent,
     by_readout,
@@ -174,7 +175,7 @@ def test_what_the_points_are_good_for_stands_beside_baselines() -> None:
 def test_how_far_probabilities_hold_is_shown_of_what_gives_them() -> None:
     text = {"query_top1": 0.5, "nearest_entry/query_top1": 0.6, "blend/calibration_error": 0.02}
     page = render(content(queries={"text": text | {"blend/answered_at_95_digits_4": 0.81}}))
-    assert row(table(page, "Read-out"), "Text model: all four blended") == ["0.020", "0.810"]
+    assert row(table(page, "Read-out"), f"Text model: {READOUTS['blend']}") == ["0.020", "0.810"]
     assert "a probability be trusted" not in render(content())
 
 
