@@ -142,7 +142,7 @@ def test_nothing_that_is_asked_is_written(client, monkeypatch, tmp_path):
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_commands_of_the_manual_work(served, tmp_path):
     manual = (REPOSITORY / "docs" / "searching.md").read_text()
-    commands = [line for line in manual.splitlines() if line.startswith("curl ")]
+    commands = [line for line in manual.splitlines() if line.startswith("curl ") and ":8000/" in line]
     assert len(commands) == 2
     (tmp_path / "firms.csv").write_text("activity\ngrowing corn\n")
     for command in commands:
