@@ -9,6 +9,7 @@ import pytest
 
 from naics_pipeline import config
 from naics_pipeline.assets.search import classified_assets
+from naics_pipeline.assets.supplied import FILE_TO_CLASSIFY, content_of
 from naics_pipeline.definitions import default_resources
 from naics_pipeline.search.index import Index
 from naics_pipeline_tests import runs
@@ -63,6 +64,16 @@ def test_a_directory_is_coded_file_by_file(data_dir: Path, tmp_path: Path) -> No
     assert runs.metadata(again, "classified")["files_done_earlier"] == 2
     assert runs.data_version(again, "classified") == runs.data_version(result, "classified")
     assert pl.read_csv(data_dir / "classified" / "b.csv")["code_1"].null_count() == 1
+
+
+def test_another_file_of_a_directory_is_other_content(tmp_path: Path) -> None:
+    (tmp_path / "firms").mkdir()
+    conf = config.load("sample", {"classification.file": str(tmp_path / "firms")})
+    found = set()
+    for name in ("a.csv", "b.csv", ".hidden.csv"):
+        (tmp_path / "firms" / name).write_text("what")
+        found.add(content_of(conf, FILE_TO_CLASSIFY))
+    assert len(found) == 2
 
 
 def test_a_missing_column_is_named(data_dir: Path, tmp_path: Path) -> None:
