@@ -4,7 +4,7 @@ import difflib
 import os
 import sysconfig
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -205,8 +205,15 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Value]:
             yield _from_text(name.removeprefix("NAICS__").replace("__", ".").lower(), text, f"environment {name}")
         elif name in VARIABLES:
             yield _from_text(VARIABLES[name], text, f"environment {name}")
-        elif name not in known and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.85)):
-            raise SettingsError(f"environment {name}: unknown variable; did you mean {close[0]}?")
+        elif name not in known and (close := _meant(name, known)):
+            raise SettingsError(f"environment {name}: unknown variable; did you mean {close}?")
+
+
+def _meant(name: str, known: Sequence[str]) -> str | None:
+    """The variable that one of this name was probably meant to be; other programs may have names like ours."""
+    if "__" in name:
+        return name.replace("NAICS_", "NAICS__", 1)
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.85)), None)
 
 
 def _from_text(key: str, text: str, origin: str) -> _Value:

@@ -117,3 +117,9 @@ def test_a_profile_that_is_no_text_is_refused(project, tmp_path):
     (tmp_path / "conf" / "profiles" / "sample.yaml").write_bytes(b"seed: 1\n\x80")
     with pytest.raises(SettingsError, match=r"sample.yaml: not valid YAML"):
         config.load(environ=project)
+
+
+def test_one_underscore_too_few_is_not_passed_over(project):
+    with pytest.raises(SettingsError, match="did you mean NAICS__EVALUATION__LABELLED"):
+        config.load(environ=project | {"NAICS_EVALUATION__LABELLED": "texts.csv"})
+    assert config.load(environ=project | {"NAICS_OF_ANOTHER_PROGRAM": "1"}).profile
