@@ -17,7 +17,6 @@ from naics_pipeline.errors import NaicsError
 from naics_pipeline.search.batch import LOST, Engine, Failure, Job, Outcome, Shard, attempt
 
 ATTEMPTS = 2
-_SECONDS_TO_END = 10
 
 
 def engine_of(workers: int) -> Engine:
@@ -110,8 +109,9 @@ class _Worker:
 
     def end(self) -> None:
         self.connection.close()
-        self.process.terminate()
-        self.process.join(_SECONDS_TO_END)
+        # At once: what it has written is whole, and what it is at will be begun again.
+        self.process.kill()
+        self.process.join()
 
 
 def _work(connection: Connection, job: Job) -> None:
