@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -228,6 +229,7 @@ def test_mlflow_serves_the_champion_without_network(reign: Path, index: Index) -
     assert port in command
     nowhere = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
     nowhere |= {f"{kind}_proxy": "http://127.0.0.1:1" for kind in ("http", "https")} | {"no_proxy": "127.0.0.1"}
+    nowhere["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | nowhere | {"MLFLOW_TRACKING_URI": f"sqlite:///{reign}/mlflow/mlflow.db"}
     with (reign / "served.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
