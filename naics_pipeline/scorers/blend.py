@@ -55,9 +55,14 @@ class Blend:
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(stacked)).x
         return cls({name: float(weight) for name, weight in zip(scores, found / spread, strict=True)})
 
+    @property
+    def heard(self) -> list[str]:
+        """The scorers whose scores change an answer; all, where none has a weight."""
+        return [name for name, weight in self.weights.items() if weight] or list(self.weights)
+
     def probabilities(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(n, L) from (n, L) of each scorer; rows sum to 1."""
-        logits = sum(weight * scores[name] for name, weight in self.weights.items())
+        """(n, L) from (n, L) of each scorer that is heard; rows sum to 1."""
+        logits = sum(self.weights[name] * scores[name] for name in self.heard)
         return softmax(np.asarray(logits))
 
 

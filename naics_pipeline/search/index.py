@@ -229,7 +229,7 @@ class Index:
 
     def probabilities(self, read: Embeddings) -> np.ndarray:
         """(n, L) of texts as they stand."""
-        return self.blend.probabilities({name: scorer.scores(read) for name, scorer in self.scorers.items()})
+        return self.blend.probabilities({name: self.scorers[name].scores(read) for name in self.blend.blend.heard})
 
     def _points(self, frame: pl.DataFrame) -> Embeddings:
         spatial = torch.from_numpy(frame["point"].to_numpy().astype(np.float64))

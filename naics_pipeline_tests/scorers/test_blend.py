@@ -68,3 +68,12 @@ def test_there_is_a_blend_of_all_and_one_without_each() -> None:
     assert found["blend_without_code"] == ("nearest_entry", "centroid", "lexical", "linear")
     assert len(found) == 7
     assert blends_of(space) == {"mixed": space}
+
+
+def test_a_scorer_without_a_weight_need_not_score() -> None:
+    scores = {"first": np.array([[1.0, 0.0]]), "second": np.array([[0.0, 5.0]])}
+    blend = Blend({"first": 2.0, "second": 0.0})
+    assert blend.heard == ["first"]
+    assert blend.probabilities({"first": scores["first"]}) == pytest.approx(blend.probabilities(scores))
+    nobody = Blend(dict.fromkeys(scores, 0.0))
+    assert nobody.probabilities(scores) == pytest.approx(np.full((1, 2), 0.5))
