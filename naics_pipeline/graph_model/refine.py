@@ -18,7 +18,7 @@ from naics_pipeline.graph_model.smoothing import smooth
 from naics_pipeline.graph_model.steps import DistancesByStep, distances_between
 from naics_pipeline.settings import Graph
 from naics_pipeline.taxonomy.tree import BLOCK_ENTRIES, Tree
-from naics_pipeline.text_model.device import resolve
+from naics_pipeline.text_model.device import reproducible, resolve
 from naics_pipeline.text_model.embeddings import Embeddings, aligned
 from naics_pipeline.text_model.losses.radius import radius_loss
 
@@ -121,6 +121,7 @@ class _Fit:
         model = HyperbolicGCN(features, curvature, ancestors, level, with_offset, self.settings)
         return model.to(device=self.device, dtype=self.dtype)
 
+    @reproducible()
     def run(
         self, kept: np.ndarray, seed: int, on_epoch: OnEpoch = lambda epoch, values: None
     ) -> tuple[np.ndarray, float, list[dict[str, float]]]:

@@ -108,6 +108,20 @@ def test_the_same_seed_gives_the_same_points_and_leaves_the_global_generator_alo
     torch.testing.assert_close(torch.rand(3), expected)
 
 
+def test_no_sum_of_a_fit_is_left_to_the_order_of_threads(tree: Tree) -> None:
+    reproducible: list[bool] = []
+    refine(
+        _text(tree),
+        tree,
+        _excluded(tree),
+        QUICK.model_copy(update={"steps": 1, "left_out_fraction": 0.0}),
+        seed=1,
+        accelerator="cpu",
+        on_epoch=lambda epoch, values: reproducible.append(torch.are_deterministic_algorithms_enabled()),
+    )
+    assert reproducible == [True]
+
+
 def test_every_term_is_reported_for_every_epoch(tree: Tree) -> None:
     seen: list[tuple[int, dict[str, float]]] = []
     settings = QUICK.model_copy(update={"steps": 25, "left_out_fraction": 0.0})

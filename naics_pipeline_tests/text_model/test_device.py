@@ -1,11 +1,12 @@
-"""Memory that training has freed goes back to the system."""
+"""Memory that training has freed goes back to the system, and one seed gives one result."""
 
 import ctypes
 from pathlib import Path
 
 import pytest
+import torch
 
-from naics_pipeline.text_model.device import give_back_memory
+from naics_pipeline.text_model.device import give_back_memory, reproducible
 
 
 def resident() -> int:
@@ -22,3 +23,25 @@ def test_holes_between_what_is_kept_are_given_back():
     before = resident()
     give_back_memory()
     assert before - resident() > 0.8 * size * (count - len(kept))
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_rows_taken_more_than_once_have_one_gradient(two_threads):
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(50, 384, generator=generator, requires_grad=True)
+    rows = torch.randint(50, (4000,), generator=generator)
+    weights = torch.randn(4000, 384, generator=generator)
+
+    def gradient() -> bytes:
+        return torch.autograd.grad((table[rows] * weights).sum(), table)[0].numpy().tobytes()
+
+    with reproducible():
+        assert len({gradient() for _ in range(20)}) == 1
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -125,6 +125,16 @@ def test_the_same_seed_gives_the_same_history_and_another_another(run, finished,
     assert losses(other)[0] != losses(finished)[0]
 
 
+def test_no_sum_of_a_stage_is_left_to_the_order_of_threads(run, tiny_base: Path) -> None:
+    reproducible: list[bool] = []
+    run(
+        settings_of(tiny_base),
+        ONE_EPOCH,
+        on_epoch=lambda epoch, values: reproducible.append(torch.are_deterministic_algorithms_enabled()),
+    )
+    assert reproducible == [True]
+
+
 def test_the_rate_falls_to_zero_with_the_last_step_of_the_optimiser(run, tiny_base: Path) -> None:
     # Four batches an epoch, of which the optimiser makes two steps.
     settings = changed(settings_of(tiny_base), "training", accumulate=3)

@@ -20,7 +20,7 @@ from naics_pipeline.settings import Settings
 from naics_pipeline.text_model.base import locate
 from naics_pipeline.text_model.checkpoints import BEST, LAST, load_weights, read_stage
 from naics_pipeline.text_model.curriculum.stage import Stage
-from naics_pipeline.text_model.device import resolve
+from naics_pipeline.text_model.device import reproducible, resolve
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.inference import TextEmbedder
 from naics_pipeline.text_model.model import TextModel
@@ -119,6 +119,7 @@ def train_stage(
         return _result(module, report, directory)
 
 
+@reproducible()
 def fit(job: Job, metrics: Metrics, on_epoch: OnEpoch) -> tuple[StageModule, EpochReport, Run]:
     """One process's part in the training of a stage."""
     stage, settings, frames = job.stage, job.settings, job.frames
