@@ -106,6 +106,7 @@ def rows_of(settings: Settings, *, short: bool = False) -> dict[str, Row]:
         BUILT_IN: Row(stages),
         **{f"without {term}": Row(each(**{term: 0.0})) for term in ("contrastive", "hierarchy", "query", "radius")},
         "without balance": Row(each(balance=0.0)),
+        "query and hierarchy alone": Row(each(contrastive=0.0, radius=0.0, balance=0.0)),
         "without hierarchy, with rank": Row(each(hierarchy=0.0, rank=0.5)),
         "with rank": Row(each(rank=0.1)),
         "InfoNCE": Row(stages, {"contrastive_loss": "infonce"}),
