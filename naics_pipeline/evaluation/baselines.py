@@ -13,11 +13,12 @@ from naics_pipeline.evaluation.retrieval import Queries, search_scores
 from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
 from naics_pipeline.evaluation.structure import EXACT_CODES, structure_scores
 from naics_pipeline.evaluation.tasks import task_scores
+from naics_pipeline.scorers.centroid import CentroidScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer
-from naics_pipeline.scorers.ensemble import CODE, ENTRY, CalibratedBlend
+from naics_pipeline.scorers.ensemble import CODE, ENTRY, CalibratedBlend, scores_of
 from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
-from naics_pipeline.scorers.scorer import positions
+from naics_pipeline.scorers.scorer import Scorer, positions, words_of
 from naics_pipeline.scorers.support_vectors import SupportVectorScorer
 from naics_pipeline.taxonomy.text import TRAIN
 from naics_pipeline.taxonomy.tree import Tree
@@ -52,9 +53,9 @@ def baselines(
     """Methods that know nothing of the tree, by name.
 
     tfidf and frozen_text (the base model, not trained) compare a query with each code's text, and codes with one
-    another, so these two have structure metrics too. linear_svm learns from the train entries. frozen_centroid compares
-    with the mean of a code's title and train entries, frozen_nearest_entry with the nearest of them, and frozen_mixed
-    blends these two as those of a space are blended.
+    another, so these two have structure metrics too. linear_svm learns from the entries. frozen_centroid compares with
+    the mean of a code's title and entries, frozen_nearest_entry with the nearest of them, and frozen_mixed blends these
+    two as those of a space are blended. All know the entries that scorers of a space know (`ensemble.learn`).
 
     Args:
         index_entries: code, entry, split, and repeated where metrics without repeated entries are wanted.
@@ -115,9 +116,9 @@ class _Corpus:
         self.codes = frame["code"].to_numpy().astype(np.str_)
         self.is_candidate: np.ndarray = (frame["level"] == 6).to_numpy()
         self.candidates = self.codes[self.is_candidate]
-        self.titles: list[str] = frame["title"].filter(pl.Series(self.is_candidate)).to_list()
+        self.titles = _words(self.candidates, frame["title"].filter(pl.Series(self.is_candidate)).to_list())
         train = index_entries.filter(pl.col("split") == TRAIN).sort("code", maintain_order=True)
-        self.train, self.labels = train["entry"].to_list(), train["code"].to_numpy().astype(np.str_)
+        self.train = _words(train["code"].to_numpy().astype(np.str_), train["entry"].to_list())
         entries = index_entries.filter(pl.col("split") != TRAIN)
         self.queries = Queries.of(entries["code"].to_numpy(), entries)
         self.entries: list[str] = entries["entry"].to_list()
@@ -125,8 +126,11 @@ class _Corpus:
         self.labelled = None if labelled is None else LabelledTexts.of(labelled, self.candidates)
         self.keys = text_keys(entries["code"].to_list(), self.entries)
         self.labelled_keys = None if labelled is None else text_keys(_first_codes(labelled), self.labelled_texts)
-        asked = [*self.entries, *self.labelled_texts]
-        self.asked = _words(np.full(len(asked), ""), asked)
+        self.asked = _words(
+            np.concatenate([self.queries.codes, np.full(len(self.labelled_texts), "")]),
+            [*self.entries, *self.labelled_texts],
+        )
+        self.validation = np.concatenate([self.queries.validation, np.zeros(len(self.labelled_texts), dtype=bool)])
 
     def measured(self, row: _Row, tree: Tree, seed: int) -> Baseline:
         """Of entries, of labelled texts where there are such, and of codes where the method tells them apart."""
@@ -148,9 +152,8 @@ class _Corpus:
 
     def blended(self, scores: dict[str, np.ndarray]) -> np.ndarray:
         """Probabilities of the asked texts by scorers together, fitted on the validation entries."""
-        known = np.flatnonzero(self.queries.validation)
-        right = positions(self.candidates, self.queries.codes[known])
-        blend = CalibratedBlend.fit({name: values[known] for name, values in scores.items()}, right)
+        right = positions(self.candidates, self.asked.codes[self.validation])
+        blend = CalibratedBlend.fit({name: values[self.validation] for name, values in scores.items()}, right)
         return blend.probabilities(scores)
 
 
@@ -161,11 +164,11 @@ def _tfidf(corpus: _Corpus) -> Iterator[_Row]:
 
 
 def _linear_svm(corpus: _Corpus, seed: int) -> Iterator[_Row]:
-    if len(np.unique(corpus.labels)) < 2:
+    if len(np.unique(corpus.train.codes)) < 2:
         return
-    train = _words(corpus.labels, corpus.train)
-    codes = _words(corpus.candidates, corpus.titles)
-    yield _Row("linear_svm", SupportVectorScorer(seed).fit(train, codes).scores(corpus.asked))
+    scorers = {CODE: SupportVectorScorer(seed)}
+    scores = scores_of(scorers, corpus.train, corpus.titles, corpus.asked, corpus.validation)
+    yield _Row("linear_svm", scores[CODE])
 
 
 def _frozen(corpus: _Corpus, encode: Encode) -> Iterator[_Row]:
@@ -175,20 +178,10 @@ def _frozen(corpus: _Corpus, encode: Encode) -> Iterator[_Row]:
     candidates = codes.at(corpus.is_candidate)
     between = -EmbeddingScorer().fit(codes, codes).scores(codes)
     yield _Row("frozen_text", EmbeddingScorer().fit(codes, candidates).scores(asked), (between + between.T) / 2)
-    yield from _frozen_entries(corpus, asked, encode("examples", [*corpus.train, *corpus.titles]))
-
-
-def _frozen_entries(corpus: _Corpus, asked: Embeddings, vectors: np.ndarray) -> Iterator[_Row]:
-    phrases = _vectors(np.concatenate([corpus.labels, corpus.candidates]), vectors)
-    order = np.argsort(phrases.codes, kind="stable")
-    # Every candidate has a title, so these are the candidates.
-    _, first = np.unique(phrases.codes[order], return_index=True)
-    means = np.add.reduceat(vectors[order], first, axis=0)
-    centroids = _vectors(corpus.candidates, means / np.linalg.norm(means, axis=1, keepdims=True))
-    scores = {
-        CODE: EmbeddingScorer().fit(phrases, centroids).scores(asked),
-        ENTRY: NearestEntryScorer().fit(phrases, centroids).scores(asked),
-    }
+    phrases = [*words_of(corpus.train), *words_of(corpus.titles)]
+    known = _vectors(np.concatenate([corpus.train.codes, candidates.codes]), encode("examples", phrases))
+    scorers: dict[str, Scorer] = {CODE: CentroidScorer(), ENTRY: NearestEntryScorer()}
+    scores = scores_of(scorers, known, candidates, asked, corpus.validation)
     yield _Row("frozen_centroid", scores[CODE])
     yield _Row("frozen_nearest_entry", scores[ENTRY])
     yield _Row("frozen_mixed", corpus.blended(scores), is_probability=True)

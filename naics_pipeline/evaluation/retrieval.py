@@ -13,7 +13,7 @@ import polars as pl
 from naics_pipeline.evaluation.labelled import LabelledTexts
 from naics_pipeline.scorers.calibration import calibration_metrics
 from naics_pipeline.scorers.embedding import EmbeddingScorer
-from naics_pipeline.scorers.ensemble import BLEND, CODE, MIXED, CalibratedBlend, blends_of, scorers_of_space
+from naics_pipeline.scorers.ensemble import BLEND, CODE, MIXED, CalibratedBlend, blends_of, scorers_of_space, scores_of
 from naics_pipeline.scorers.levels import Levels
 from naics_pipeline.scorers.scorer import Scorer, positions
 from naics_pipeline.taxonomy.text import HELD_OUT, VALIDATION
@@ -101,7 +101,8 @@ def evaluate_texts(
 ) -> TextScores:
     """Texts searched among the six-digit codes of a space, by each scorer and by their blends.
 
-    Blends and their calibration are fitted on the validation queries.
+    Blends and their calibration are fitted on the validation queries, while the scorers do not know these
+    (`ensemble.learn`).
 
     Args:
         queries: points of index entries, each with its right code, and the columns split and repeated.
@@ -114,11 +115,9 @@ def evaluate_texts(
     """
     codes = space.at(space.level == max(LEVELS))
     scorers = dict(scorers or scorers_of_space()) if places is not None else {CODE: EmbeddingScorer()}
-    for scorer in scorers.values():
-        scorer.fit(codes if places is None else places, codes)
     asked = Queries.of(queries.codes, queries.columns)
-    scores = {name: scorer.scores(queries) for name, scorer in scorers.items()}
     rows = asked.validation
+    scores = scores_of(scorers, codes if places is None else places, codes, queries, rows)
     right = positions(codes.codes, asked.codes[rows])
     blends = {
         name: CalibratedBlend.fit({member: scores[member][rows] for member in members}, right)

@@ -25,7 +25,17 @@ from naics_pipeline.scorers.blend import Blend
 from naics_pipeline.scorers.calibration import Calibration
 from naics_pipeline.scorers.centroid import CentroidScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer
-from naics_pipeline.scorers.ensemble import CENTROID, CODE, ENTRY, LEXICAL, LINEAR, CalibratedBlend, all_scorers
+from naics_pipeline.scorers.ensemble import (
+    CENTROID,
+    CODE,
+    ENTRY,
+    LEXICAL,
+    LINEAR,
+    CalibratedBlend,
+    all_scorers,
+    learn,
+    with_entries,
+)
 from naics_pipeline.scorers.levels import Levels
 from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
@@ -73,10 +83,10 @@ class Ingredients:
 def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
     """Fits all scorers and writes the index; a reader sees the old one or the new one. Returns the manifest."""
     codes = ingredients.space.at(ingredients.space.level == max(LEVELS))
-    scorers = {name: scorer.fit(ingredients.places, codes) for name, scorer in all_scorers(ingredients.seed).items()}
+    scorers = all_scorers(ingredients.seed)
     known = ingredients.queries.at(ingredients.queries.columns["split"].to_numpy() == VALIDATION)
-    scores = {name: scorer.scores(known) for name, scorer in scorers.items()}
-    blend = CalibratedBlend.fit(scores, positions(codes.codes, known.codes))
+    unseen = learn(scorers, ingredients.places, codes, known)
+    blend = CalibratedBlend.fit(unseen, positions(codes.codes, known.codes))
     lexical, linear = scorers[LEXICAL], scorers[LINEAR]
     assert isinstance(lexical, LexicalScorer)
     assert isinstance(linear, LinearScorer)
@@ -87,7 +97,7 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
         write_checkpoint(directory / TEXT_MODEL, model)
         titles = ingredients.descriptions.select("code", "title", "excluded_codes")
         _with_points(ingredients.space).join(titles, on="code", maintain_order="left").write_parquet(directory / CODES)
-        _with_points(ingredients.places).join(
+        _with_points(with_entries(ingredients.places, known)).join(
             titles.select("code"), on="code", how="semi", maintain_order="left"
         ).write_parquet(directory / PLACES)
         tensors = {f"{LEXICAL}.{name}": np.ascontiguousarray(values) for name, values in arrays.items()}

@@ -111,6 +111,17 @@ def test_a_centroid_is_the_mean_of_title_and_train_entries(tiny_base: Path) -> N
     assert found["frozen_centroid"]["query_top1"] == pytest.approx(np.mean(right))
 
 
+def test_validation_entries_are_known_when_held_out_ones_are_asked(tiny_base: Path) -> None:
+    descriptions, entries = small_corpus()
+    tree = Tree.from_codes(descriptions["code"].to_list())
+    held_out = entries.filter(split="held_out")
+    # The same words, said of the code after it.
+    others = held_out.with_columns(pl.col("code").shift(1).fill_null(held_out["code"][-1]), split=pl.lit("validation"))
+    found = metrics_of(descriptions, pl.concat([entries, others]), frozen(tiny_base), tree, seed=0)
+    assert found["frozen_nearest_entry"]["query_top1"] == 0
+    assert found["frozen_nearest_entry"]["validation/query_top1"] < 1
+
+
 def test_labelled_texts_and_unrepeated_entries_are_in_every_row(tiny_base: Path, tmp_path: Path) -> None:
     descriptions, entries = small_corpus()
     tree = Tree.from_codes(descriptions["code"].to_list())

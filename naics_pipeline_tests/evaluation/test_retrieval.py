@@ -18,6 +18,7 @@ from naics_pipeline.evaluation.retrieval import (
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.scorers.embedding import query_distances
 from naics_pipeline.scorers.ensemble import all_scorers
+from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline_tests.evaluation.trees import random_tree
@@ -151,6 +152,21 @@ def test_parameters_are_fitted_on_validation_rows_alone() -> None:
     moved[~held_out] = moved[~held_out][::-1]
     third = evaluate_texts(codes, Embeddings(queries.codes, moved, columns=columns), places).metrics
     assert [first[name] for name in fitted] != [third[name] for name in fitted]
+
+
+def test_scorers_know_validation_entries_when_they_are_asked_for_others_and_not_before() -> None:
+    codes, places = placed(CODES, 0), placed(CODES, 1)
+    columns = pl.DataFrame({"split": ["validation"] * 4 + ["held_out"] * 4, "repeated": [False] * 8})
+    entries = placed(CODES, 2)
+    # The same words as a validation entry, said of the code before it: its place is known to be another's.
+    queries = Embeddings(
+        np.concatenate([CODES, np.roll(CODES, 1)]), np.concatenate([entries.points, entries.points]), columns=columns
+    )
+    found = evaluate_texts(codes, queries, places)
+    alone = NearestEntryScorer().fit(places, codes).scores(entries)
+    expected = query_metrics(-alone, codes.codes, CODES)
+    assert found.metrics["validation/nearest_entry/query_mrr"] == expected["query_mrr"] < 1
+    assert found.metrics["nearest_entry/query_top1"] == 0
 
 
 def test_labelled_texts_are_measured_by_every_read_out() -> None:

@@ -4,9 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from naics_pipeline.errors import ModelError, NaicsError
@@ -39,6 +41,20 @@ def test_a_copy_gives_the_same_answers_and_a_second_build_the_same_version(
     (tmp_path / "again").mkdir()
     manifest = write_index(tmp_path / "again" / "index", ingredients_of(tiny_base, tmp_path / "again"))
     assert manifest["index_version"] == index.version
+
+
+def test_it_knows_validation_entries_once_its_weights_stand_and_no_held_out_one(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    ingredients = ingredients_of(tiny_base, tmp_path)
+    texts = ingredients.queries.columns["text"].to_list()
+    split = pl.Series("split", ["validation", "held_out"] * (len(texts) // 2))
+    queries = replace(ingredients.queries, columns=ingredients.queries.columns.with_columns(split))
+    manifest = write_index(tmp_path / "index", replace(ingredients, queries=queries))
+    places = pl.read_parquet(tmp_path / "index" / "places.parquet")
+    assert manifest["fitted_on"] == len(texts[::2])
+    assert set(texts[::2]) <= set(places.filter(kind="entry")["text"])
+    assert not set(texts[1::2]) & set(places["text"])
 
 
 def test_it_loads_and_answers_without_what_takes_long_to_import(index_path: Path) -> None:
