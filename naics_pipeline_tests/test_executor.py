@@ -17,6 +17,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster_k8s.job import DagsterK8sJobConfig, UserDefinedDagsterK8sConfig, construct_dagster_k8s_job
 
 from naics_pipeline import executor, failures
+from naics_pipeline.definitions import defs
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.settings import Pod
 from naics_pipeline_tests.conftest import REPOSITORY
@@ -126,10 +127,7 @@ def test_a_process_ends_itself_in_good_order_when_its_parent_is_gone(tmp_path):
     script = f"""
 import multiprocessing, os, signal, time
 from pathlib import Path
-from naics_pipeline import executor, failures
-from naics_pipeline.errors import NaicsError
-from naics_pipeline.settings import Pod
-from naics_pipeline_tests.conftest import REPOSITORY
+from naics_pipeline import executor
 def child(ready):
     def end(*_):
         Path({str(tmp_path / "ended")!r}).touch()
@@ -238,6 +236,18 @@ def test_assets_share_the_processors(monkeypatch, instance, processors, asked, a
     )
     made = executor.careful_multiprocess_executor.executor_creation_fn(context)
     assert made.inner._max_concurrent == at_once
+    assert made.inner._explicit_forkserver_preload == executor.DEFINITIONS
+
+
+@pytest.mark.parametrize(
+    ("selected", "is_imported"),
+    [("*", True), ("naics_index text_embeddings", True), ("naics_index", False), ("triplets relations", False)],
+)
+def test_what_several_assets_import_is_imported_once(selected, is_imported):
+    job = defs.resolve_job_def("full_pipeline")
+    if selected != "*":
+        job = job.get_subset(asset_selection={dg.AssetKey(name) for name in selected.split()})
+    assert executor.preloaded(job)[len(executor.DEFINITIONS) :] == (executor.LIBRARIES if is_imported else [])
 
 
 def test_on_kubernetes_a_step_that_trains_gets_a_pod_of_the_size_that_is_set():
