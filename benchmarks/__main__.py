@@ -1,6 +1,7 @@
 """Runs every module of this package that has ROWS and prints a table for each; names of modules may be given.
 
-A module with a `main` of its own (ablations, curves, report, search) runs where it is named first, with what follows.
+A module with a `main` of its own (ablations, curves, processes, report, search) runs where it is named first, with what
+follows.
 """
 
 import importlib
