@@ -252,8 +252,8 @@ class Registry(Section):
 
 
 class Search(Section):
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of a BERT's matrices on a CPU; bfloat16 is faster where the processor has it"
+    precision: Literal["float32", "bfloat16", "int8"] = Field(
+        "float32", description="of a BERT's matrices on a CPU; the others are faster where the processor has them"
     )
 
 

@@ -173,7 +173,8 @@ class Index:
 
         Args:
             base: where the base model is, if it is not where the manifest says: a directory or a name.
-            precision: of a BERT's matrices on the CPU; bfloat16 is faster and moves probabilities a little.
+            precision: of a BERT's matrices on the CPU; bfloat16 and int8 are faster and move
+                probabilities a little.
         Raises:
             ModelError: there is no index, it is damaged or of another format, or its base model is not to be had.
         """

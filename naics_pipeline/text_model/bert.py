@@ -6,6 +6,7 @@ wherever it trains, are read by transformers.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,61 @@ from naics_pipeline.text_model.base import WEIGHTS, mean_pool
 TOKENIZER = "tokenizer.json"
 _PLAIN = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
 """What a configuration says of the kind that is read here; all but the first are what it means without a word."""
-_BLOCK = {
-    "attention.output.dense": "attended",
-    "intermediate.dense": "wide",
-    "output.dense": "narrow",
-}
+_MATRICES = ("attention.output.dense", "intermediate.dense", "output.dense")
 _FUSED = ("query", "key", "value")
 _EMBEDDINGS = [f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")]
+
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Plain:
+    """x Wᵀ + b, (…, in) to (…, out) float32, multiplied in some precision.
+
+    Args:
+        weight, bias: (out, in) and (out,).
+        precision: float32 or bfloat16.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, precision: torch.dtype) -> None:
+        self._weight, self._bias, self._precision = weight.to(precision), bias.to(precision), precision
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self._precision), self._weight, self._bias).float()
+
+
+class Whole:
+    """x Wᵀ + b, (…, in) to (…, out) float32, multiplied as whole numbers of eight bits; their sums are exact.
+
+    Each row of W, and each row of x when it comes, has a unit of its own, so that its greatest number is 127: what is
+    said of a text does not hang on the texts beside it (Dettmers et al., 2022).
+
+    Args:
+        weight, bias: (out, in) and (out,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._unit = weight.abs().amax(1).clamp_min(_TINY) / 127
+        self._weight = (weight / self._unit[:, None]).round().to(torch.int8).T.contiguous()
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        unit = rows.abs().amax(1, keepdim=True).clamp_min(_TINY) / 127
+        sums = torch._int_mm((rows / unit).round_().to(torch.int8), self._weight)
+        return torch.addcmul(self._bias, sums.float().mul_(unit), self._unit).view(*x.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One block; attend gives query, key and value at once."""
+
+    attend: Plain | Whole
+    attended: Plain | Whole
+    wide: Plain | Whole
+    narrow: Plain | Whole
+    norm: tuple[Tensor, Tensor]
+    last_norm: tuple[Tensor, Tensor]
 
 
 class Bert:
@@ -33,7 +82,7 @@ class Bert:
     Args:
         config: the base's config.json.
         tensors: its weights by their names in transformers.
-        precision: float32, or bfloat16: of the matrices and of what they are multiplied by; sums are float32.
+        precision: float32, bfloat16 or int8: of the matrices and of what they are multiplied by.
     """
 
     def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], precision: torch.dtype) -> None:
@@ -50,15 +99,21 @@ class Bert:
     def _pair(self, name: str) -> tuple[Tensor, Tensor]:
         return self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
 
-    def _block(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:
+    def _block(self, name: str) -> _Block:
         three = [self._pair(f"{name}.attention.self.{part}") for part in _FUSED]
         weight, bias = (torch.cat(parts) for parts in zip(*three, strict=True))
-        matrices = {"attend": (weight, bias)}
-        matrices |= {short: self._pair(f"{name}.{long}") for long, short in _BLOCK.items()}
-        block = {key: (w.to(self._precision), b.to(self._precision)) for key, (w, b) in matrices.items()}
-        block["norm"] = self._pair(f"{name}.attention.output.LayerNorm")
-        block["last_norm"] = self._pair(f"{name}.output.LayerNorm")
-        return block
+        attended, wide, narrow = (self._linear(*self._pair(f"{name}.{matrix}")) for matrix in _MATRICES)
+        return _Block(
+            attend=self._linear(weight, bias),
+            attended=attended,
+            wide=wide,
+            narrow=narrow,
+            norm=self._pair(f"{name}.attention.output.LayerNorm"),
+            last_norm=self._pair(f"{name}.output.LayerNorm"),
+        )
+
+    def _linear(self, weight: Tensor, bias: Tensor) -> Plain | Whole:
+        return Whole(weight, bias) if self._precision == torch.int8 else Plain(weight, bias, self._precision)
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(n, width) from token ids (n, length) and a mask (n, length) bool, True at real tokens."""
@@ -69,21 +124,17 @@ class Bert:
             hidden = self._read(block, hidden, attended)
         return F.normalize(mean_pool(hidden, mask), dim=-1)
 
-    def _read(self, block: dict[str, tuple[Tensor, Tensor]], hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def _read(self, block: _Block, hidden: Tensor, mask: Tensor | None) -> Tensor:
         n, length, width = hidden.shape
-        three = self._linear(hidden, block["attend"]).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        three = block.attend(hidden).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = three.unbind()
         mixed = (
             F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).reshape(n, length, width)
         )
-        hidden = hidden + self._linear(mixed, block["attended"])
-        hidden = F.layer_norm(hidden, (width,), *block["norm"], eps=self._eps)
-        wide = F.gelu(self._linear(hidden, block["wide"]))
-        hidden = hidden + self._linear(wide, block["narrow"])
-        return F.layer_norm(hidden, (width,), *block["last_norm"], eps=self._eps)
-
-    def _linear(self, x: Tensor, matrix: tuple[Tensor, Tensor]) -> Tensor:
-        return F.linear(x.to(self._precision), *matrix).float()
+        hidden = hidden + block.attended(mixed)
+        hidden = F.layer_norm(hidden, (width,), *block.norm, eps=self._eps)
+        hidden = hidden + block.narrow(F.gelu(block.wide(hidden)))
+        return F.layer_norm(hidden, (width,), *block.last_norm, eps=self._eps)
 
 
 def plain_bert(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -101,7 +152,12 @@ def plain_bert(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | No
 
 def _needed(config: Mapping[str, Any]) -> set[str]:
     blocks = [f"encoder.layer.{number}" for number in range(config["num_hidden_layers"])]
-    linear = [*(f"attention.self.{part}" for part in _FUSED), *_BLOCK, "attention.output.LayerNorm", "output.LayerNorm"]
+    linear = [
+        *(f"attention.self.{part}" for part in _FUSED),
+        *_MATRICES,
+        "attention.output.LayerNorm",
+        "output.LayerNorm",
+    ]
     pairs = ["embeddings.LayerNorm", *(f"{block}.{name}" for block in blocks for name in linear)]
     return {*_EMBEDDINGS, *(f"{pair}.{part}" for pair in pairs for part in ("weight", "bias"))}
 

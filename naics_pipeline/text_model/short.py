@@ -1,5 +1,6 @@
 """A checkpoint at work on short texts alone, as a search asks: the base's vectors and the adapter's, fast."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,8 @@ from naics_pipeline.text_model.fusion import Fusion
 from naics_pipeline.text_model.model import mixed
 from naics_pipeline.text_model.tokens import SHORT, Ragged
 
-Precision = Literal["float32", "bfloat16"]
+logger = logging.getLogger(__name__)
+Precision = Literal["float32", "bfloat16", "int8"]
 _TOKENS = 2048
 """Of one group: what a block makes of them stays in the processor's cache."""
 _LORA = "model.encoder.model.base_model.model."
@@ -50,6 +52,9 @@ def short_texts(
         return None
     config, weights = plain
     kind = getattr(torch, precision)
+    if kind == torch.int8 and not torch.cpu._is_vnni_supported():
+        logger.warning("search.precision: int8 would be slow on this processor, which lacks VNNI; float32 is used")
+        kind = torch.float32
     fusion = Fusion(config["hidden_size"], settings.model)
     fusion.load_state_dict(checkpoint.part("model.fusion."))
     tuned = tuned_weights(weights, checkpoint, settings)

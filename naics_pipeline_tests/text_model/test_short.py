@@ -11,11 +11,11 @@ import torch
 
 from naics_pipeline.settings import Adapter, Adapters
 from naics_pipeline.text_model.base import load_tokenizer, locate
-from naics_pipeline.text_model.bert import Tokens
+from naics_pipeline.text_model.bert import Tokens, Whole
 from naics_pipeline.text_model.checkpoints import Checkpoint, write_checkpoint
 from naics_pipeline.text_model.inference import ShortTextEmbedder, TextEmbedder, load_short
 from naics_pipeline.text_model.model import TextModel
-from naics_pipeline.text_model.short import ShortTexts
+from naics_pipeline.text_model.short import Precision, ShortTexts
 from naics_pipeline_tests.text_model.small import settings_of
 
 TEXTS = ["Growing soybeans", "flour milling, and more of it", "a", "", "Repair of locomotives " * 9, "growing corn"]
@@ -75,11 +75,37 @@ def test_any_other_base_is_read_by_transformers(change: dict[str, object], tiny_
         assert vectors(short) == pytest.approx(vectors(whole), abs=1e-5)
 
 
-def test_bfloat16_reads_nearly_the_same(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_fewer_digits_read_nearly_the_same(
+    precision: Precision, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     written(tiny_base, tmp_path / "best")
-    exact, near = (vectors(load_short(tmp_path / "best", "cpu", None, kind)) for kind in ("float32", "bfloat16"))
-    assert (exact * near).sum(axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-3)
+    exact, near = (vectors(load_short(tmp_path / "best", "cpu", None, kind)) for kind in ("float32", precision))
+    assert (exact * near).sum(axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=2e-3)
     assert (exact != near).any()
+
+
+def test_whole_numbers_multiply_each_row_by_itself() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(24, 16, generator=generator), torch.randn(24, generator=generator)
+    x = torch.randn(3, 5, 16, generator=generator) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
+    x[0, 0] = 0
+    found, exact = Whole(weight, bias)(x), torch.nn.functional.linear(x, weight, bias)
+    size = x.abs().amax(-1, keepdim=True) * weight.abs().amax(1)
+    assert ((found - exact).abs() <= 0.05 * size + 1e-6).all()
+    # A text beside others is read as alone.
+    assert torch.equal(Whole(weight, bias)(x[1:2]), found[1:2])
+
+
+def test_a_processor_without_the_instructions_reads_in_float32(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    written(tiny_base, tmp_path / "best")
+    exact, near = (vectors(load_short(tmp_path / "best", "cpu", None, kind)) for kind in ("float32", "int8"))
+    assert (exact == near).all()
+    assert "lacks VNNI; float32 is used" in caplog.text
 
 
 def test_texts_are_cut_into_the_tokens_that_transformers_cuts_them_into() -> None:
