@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from naics_pipeline.evaluation.glossary import (
     BY_NAME,
@@ -26,6 +25,7 @@ from naics_pipeline.evaluation.glossary import (
     VARIANTS,
     Metric,
 )
+from naics_pipeline.evaluation.page import Inline, inline, templates
 from naics_pipeline.evaluation.runs.scores import RunRecord
 from naics_pipeline.files import replacing
 
@@ -35,6 +35,7 @@ OURS = ("text", "smoothed", "refined")
 Intervals = Mapping[str, Mapping[str, Sequence[float]]]
 _NO_INTERVALS: Intervals = MappingProxyType({})
 ABSENT = "–"
+_ROOM = Path(__file__).parent
 
 CAPTIONS = {
     "poincare_disk_refined": "Refined embeddings in the Poincaré disk, one dot per code, coloured by sector. The "
@@ -110,20 +111,15 @@ def write_report(path: Path, content: ReportContent) -> None:
 
 
 def render(content: ReportContent) -> str:
-    """The page as text: styles inline, pictures as data, nothing fetched."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """The page as text: style and script inline, pictures as data, nothing fetched."""
     structure = _rows_with(content.structure, (*MAIN_STRUCTURE, *MORE_STRUCTURE))
     tasks = _rows_with(content.structure, TASKS)
     texts, intervals = by_readout(content.queries), by_readout(content.intervals)
     queries, labelled = _rows_with(texts, QUERIES), _rows_with(texts, LABELLED)
     sure, stage_texts = _rows_with(texts, CALIBRATION), by_readout(content.stages)
-    return environment.get_template("report.html").render(
+    template = templates(_ROOM).get_template("report.html")
+    return template.render(
+        parts=still_page(),
         content=content,
         headline=headline(content),
         remark=_smoothing_remark(content),
@@ -152,6 +148,11 @@ def render(content: ReportContent) -> str:
         settings=[(key, str(value)) for key, value in content.settings.items()],
         runs=[_run(run, content) for run in content.runs],
     )
+
+
+def still_page() -> Inline:
+    """Style and script of a page of tables, which can be sorted and searched."""
+    return inline([_ROOM / "report.css"], [_ROOM / "tables.js"], attributes=True)
 
 
 def headline(content: ReportContent) -> str:

@@ -6,11 +6,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from naics_pipeline.evaluation.glossary import VARIANTS, by_name
+from naics_pipeline.evaluation.page import templates
 from naics_pipeline.evaluation.plots import training_curves
-from naics_pipeline.evaluation.report import shown
+from naics_pipeline.evaluation.report import shown, still_page
 from naics_pipeline.evaluation.runs.comparison import Difference, RunComparison
 from naics_pipeline.evaluation.runs.scores import RunRecord
 from naics_pipeline.evaluation.runs.seeds import HEADLINE
@@ -38,13 +37,6 @@ def write_comparison(
 
 def render(comparisons: Sequence[RunComparison], titles: Mapping[str, str] = MappingProxyType({})) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader([_ROOM, _ROOM.parent]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     every = [comparisons[0].first, *(comparison.second for comparison in comparisons)]
     drawn = {
         "Epochs of all stages of the text model, one after the other": training_curves(
@@ -56,7 +48,9 @@ def render(comparisons: Sequence[RunComparison], titles: Mapping[str, str] = Map
         names = dict.fromkeys(name for epochs in of_graph.values() for epoch in epochs for name in epoch)
         shown_names = [name for name in names if not name.startswith(("epoch", "weight_", "learning_rate"))]
         drawn["Epochs of the refinement"] = training_curves(of_graph, shown_names, overlaid=True)
-    return environment.get_template("comparison.html").render(
+    template = templates(_ROOM).get_template("comparison.html")
+    return template.render(
+        parts=still_page(),
         first=_heading(every[0]),
         sections=[_section(comparison, titles) for comparison in comparisons],
         curves={name: base64.b64encode(png).decode() for name, png in drawn.items()},

@@ -1,6 +1,5 @@
-"""A small explorable page, opened in the browser."""
+"""A small explorable page."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,19 +47,3 @@ def content(
     return explorer_content(
         spaces, sample_descriptions, sample_tree, texts=searched, examples=examples, about="sample </script> & more"
     )
-
-
-class OpenPage:
-    """A page that was opened from a file, with what it said and what it asked for."""
-
-    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
-        self.path = path
-        self.page = browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
-        # The last thing that the page fills in.
-        self.page.wait_for_selector("#codes tbody tr")

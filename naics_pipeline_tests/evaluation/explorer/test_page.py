@@ -9,21 +9,24 @@ import pytest
 
 from naics_pipeline.evaluation.explorer.page import write_explorer
 from naics_pipeline.evaluation.explorer.spaces import PicturedSpace
-from naics_pipeline_tests.evaluation.explorer.conftest import OpenPage
+from naics_pipeline_tests.evaluation.pages import OpenPage
+
+FILLED = "#codes tbody tr"
+"""The last thing that the page fills in."""
 
 
 @pytest.fixture(scope="module")
 def opened(browser: Any, content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> OpenPage:
     path = tmp_path_factory.mktemp("explorer") / "explorer.html"
     write_explorer(path, content)
-    return OpenPage(browser, path)
+    return OpenPage(browser, path, FILLED)
 
 
 @pytest.fixture
 def explorer(opened: OpenPage) -> OpenPage:
     opened.page.goto(opened.path.as_uri())
     opened.page.reload()
-    opened.page.wait_for_selector("#codes tbody tr")
+    opened.page.wait_for_selector(FILLED)
     opened.said.clear()
     return opened
 
@@ -194,7 +197,7 @@ def test_another_space_and_texts_are_drawn(explorer: OpenPage) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser: Any, opened: OpenPage, scheme: str) -> None:
     size = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": scheme}
-    phone = OpenPage(browser, opened.path, **size)
+    phone = OpenPage(browser, opened.path, FILLED, **size)
     assert phone.page.evaluate("document.documentElement.scrollWidth") == 360
     assert phone.said == []
     box = phone.page.locator("#disk").bounding_box()
