@@ -96,7 +96,8 @@ class Bench:
         tree = self.inputs.tree
         codes = embedder.codes(tree.codes, module.tables.code_vectors())
         queries = embedder.texts(self.asked["code"].to_numpy().astype(str), self.queries, self.asked.drop("code"))
-        return measure(codes, queries, tree, settings.evaluation.cutoffs, places_of(embedder, self.inputs, self.short))
+        places = places_of(embedder, self.inputs, self.short)
+        return measure(codes, queries, tree, settings.evaluation.cutoffs, places)[0]
 
 
 def train(module: StageModule) -> None:

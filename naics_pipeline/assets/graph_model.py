@@ -56,7 +56,7 @@ def refined_embeddings(
     that it gives the index entries that no training saw. Euclidean points cannot be refined: they stay as they are,
     which their file says.
     """
-    from naics_pipeline.evaluation.compare import failures, gate
+    from naics_pipeline.evaluation.compare import failures, gate, mean_interval
     from naics_pipeline.evaluation.metrics_files import write_metrics
     from naics_pipeline.evaluation.structure import evaluate_embeddings
     from naics_pipeline.graph_model.query_map import QueryMap
@@ -100,7 +100,13 @@ def refined_embeddings(
         write_embeddings(queries, store.path(QUERIES))
         query_map.save(store.path(QUERY_MAP))
         write_metrics(
-            store.path(TRAINING), {"history": refinement.history, "metrics": refinement.metrics, "space": made["space"]}
+            store.path(TRAINING),
+            {
+                "history": refinement.history,
+                "metrics": refinement.metrics,
+                "intervals": {name: mean_interval(hits) for name, hits in refinement.hits.items()},
+                "space": made["space"],
+            },
         )
     for name in (NAME, QUERIES, QUERY_MAP, TRAINING):
         store.publish(name)

@@ -43,7 +43,7 @@ EXAMPLES, NEIGHBOURS = 3, 8
     group_name="evaluation",
     kinds={"html", "mlflow"},
     freshness_policy=MONTHLY,
-    code_version=version(4, "source", "vintage", "graph.smoothing_rounds"),
+    code_version=version(5, "source", "vintage", "graph.smoothing_rounds"),
     deps=["text_embeddings", "refined_embeddings", "text_evaluation", "refined_evaluation", "triplets"],
 )
 def evaluation_report(
@@ -152,9 +152,10 @@ def report_content(
         queries=measured | text["baselines"],
         stages={stage.name: stage_file(store, stage.name, "metrics.json") for stage in LINEAGE},
         left_out=refinement["metrics"],
+        left_out_intervals=refinement.get("intervals", {}),
         comparisons=refined["comparisons"],
         gate=refined["gate"],
-        intervals={**text["intervals"], **refined["intervals"]},
+        intervals={**text["intervals"], **refined["intervals"], **stage_intervals(store)},
         pictures=pictures,
         neighbours=neighbours(spaces.get("refined", spaces["text"]), descriptions),
         settings=settings | refined["evaluated"]["settings"] | text["evaluated"]["settings"],
@@ -162,6 +163,12 @@ def report_content(
         runs=known,
         pages={run.name for run in known if store.exists(f"{FOLDER}/{run.name}.html")},
     )
+
+
+def stage_intervals(store: Store) -> dict[str, Any]:
+    """Stage → metric → bounds; a stage of an earlier version has left none."""
+    names = [stage.name for stage in LINEAGE if store.exists(f"stages/{stage.name}/intervals.json")]
+    return {name: stage_file(store, name, "intervals.json") for name in names}
 
 
 def explored(

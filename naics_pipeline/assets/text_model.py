@@ -130,7 +130,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
                 on_epoch=follow,
             )
             queries = result.embedder.embed_rows(unseen_entries(descriptions, index_entries))
-            metrics = measure(result.codes, queries, tree, cutoffs, places=result.places)
+            metrics, intervals = measure(result.codes, queries, tree, cutoffs, places=result.places)
             metrics |= {key: value for key, value in result.metrics.items() if key.startswith("left_out_")}
             frames = {
                 "descriptions": descriptions,
@@ -148,6 +148,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
             measured_on = ("index_entries", read["index_entries"])
             run.log_metrics(metrics, len(result.history), model_id=model, dataset=measured_on)
             write_metrics(store.path(f"{name}/metrics.json"), metrics)
+            write_metrics(store.path(f"{name}/intervals.json"), intervals)
             write_metrics(store.path(f"{name}/history.json"), {"epochs": result.history})
             curves = training_curves({stage.name: result.history}, FOLLOWED)
             run.log_bytes(curves, "plots/training_curves.png")

@@ -1,10 +1,12 @@
 """Whether one variant really beats another: paired bootstrap, and the gate between text and refined embeddings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+
+from naics_pipeline.scorers.calibration import BINS, PRECISION, bin_of, calibration_metrics
 
 _BLOCK = 250
 
@@ -96,16 +98,61 @@ def intervals(
     return {metric: found[metric] for metric in scores["metric"].unique(maintain_order=True)}
 
 
-def _joint_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """(resamples, M) means of resampled rows of (n, M) values: drawing is what costs, and is done once for all M."""
-    n = len(values)
-    means = np.empty((resamples, values.shape[1]))
+def mean_interval(
+    values: np.ndarray, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Bounds of the bootstrap interval of the mean of (n,) values; NaN where there are none."""
+    if not len(values):
+        return float("nan"), float("nan")
+    means = _resampled_means(np.asarray(values, dtype=np.float64), np.random.default_rng(seed), resamples)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def calibration_intervals(
+    confidence: np.ndarray, right: np.ndarray, *, seed: int = 0, resamples: int = 1000, coverage: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Measure of `calibration_metrics` → bounds of its bootstrap interval, from resampling texts.
+
+    Resampling adds noise to each bin's gap, and so to every resampled calibration error: these are shifted until their
+    mean is the value.
+
+    Args:
+        confidence, right: (n,), as in `calibration_metrics`.
+    """
+    measured = calibration_metrics(confidence, right)
+    if not len(confidence):
+        return {}
+    n, order = len(confidence), np.argsort(-confidence, kind="stable")
+    sure, agrees = confidence[order], right[order].astype(np.float64)
+    gap = np.zeros((n, BINS))
+    gap[np.arange(n), bin_of(sure)] = sure - agrees
+    last = np.append(np.diff(sure) != 0, True)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in measured}
+    for count in _counts(n, np.random.default_rng(seed), resamples):
+        found["calibration_error"].append(np.abs(count @ gap).sum(axis=1) / n)
+        found["brier"].append(count @ (sure - agrees) ** 2 / n)
+        answered = np.cumsum(count, axis=1)[:, last]
+        enough = np.cumsum(count * agrees, axis=1)[:, last] >= PRECISION * answered
+        found["answered_at_95"].append((answered * enough).max(axis=1) / n)
+    bounds = (1 - coverage) / 2, (1 + coverage) / 2
+    values = {name: np.concatenate(blocks) for name, blocks in found.items()}
+    values["calibration_error"] += measured["calibration_error"] - values["calibration_error"].mean()
+    spans = {name: np.maximum(np.quantile(resampled, bounds), 0) for name, resampled in values.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in spans.items()}
+
+
+def _counts(n: int, rng: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
+    """Blocks (·, n) float64 of resamples in all: how often each of n is drawn."""
     for start in range(0, resamples, _BLOCK):
         size = min(_BLOCK, resamples - start)
         drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        count = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        means[start : start + size] = count.astype(np.float64) @ values / n
-    return means
+        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+def _joint_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """(resamples, M) means of resampled rows of (n, M) values: drawing is what costs, and is done once for all M."""
+    return np.concatenate([count @ values for count in _counts(len(values), rng, resamples)]) / len(values)
 
 
 def _resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:

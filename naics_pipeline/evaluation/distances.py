@@ -75,12 +75,9 @@ def embedding_distances(points: np.ndarray, curvature: float, geometry: str) -> 
         curvature: c > 0 of a space with sectional curvature -c; not read where geometry is euclidean.
         geometry: lorentz or euclidean.
     """
-    if geometry == "euclidean":
-        distances = cdist(points, points)
-    else:
-        x = torch.from_numpy(np.array(points, dtype=np.float64))
-        distances = lorentz.pairwise_distance(x, x, curvature=float(curvature)).numpy()
-    distances = (distances + distances.T) / 2
+    distances = PointDistances(points, curvature, geometry)[np.arange(len(points))]
+    distances += distances.T
+    distances /= 2
     np.fill_diagonal(distances, 0)
     return distances
 

@@ -71,7 +71,7 @@ class ReportContent:
             the rest in each space (`left_out_parent_retrieval@1_refined`, `kept_parent_retrieval@1_refined`, ...).
         comparisons: metric → fields of `compare.Comparison`, refined against text.
         gate: fields of each `compare.GateRule`.
-        intervals: row → metric → bounds of the interval of its value.
+        intervals: row or stage → metric → bounds of the interval of its value; left_out_intervals likewise.
         pictures: name → PNG; known names have captions.
         neighbours: heading → frame of nearest codes.
         explorer: the page to explore, as a link from here.
@@ -91,6 +91,7 @@ class ReportContent:
     queries: Mapping[str, Numbers]
     stages: Mapping[str, Numbers] = field(default_factory=dict)
     left_out: Numbers = field(default_factory=dict)
+    left_out_intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     comparisons: Mapping[str, Numbers] = field(default_factory=dict)
     gate: Sequence[Mapping[str, Any]] = ()
     intervals: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
@@ -130,14 +131,14 @@ def render(content: ReportContent) -> str:
         more_structure=_by_metric(structure, content.ceiling, _more(structure.values()), content.intervals),
         tasks=_by_metric(tasks, {}, _present(TASKS, tasks.values()), content.intervals),
         task_columns=list(tasks),
-        calibration=_by_row(sure, _present(CALIBRATION, sure.values())),
+        calibration=_by_row(sure, _present(CALIBRATION, sure.values()), intervals),
         queries=_by_row(queries, _present((*QUERIES, UNREPEATED), queries.values()), intervals),
         labelled=_by_row(labelled, _present(LABELLED, labelled.values()), intervals),
         labelled_counts=_labelled_counts(content.queries),
-        stages=_by_row(content.stages, _present(MAIN_STRUCTURE, content.stages.values())),
-        stage_texts=_by_row(stage_texts, _present(STAGE_TEXTS, stage_texts.values())),
+        stages=_by_row(content.stages, _present(MAIN_STRUCTURE, content.stages.values()), content.intervals),
+        stage_texts=_by_row(stage_texts, _present(STAGE_TEXTS, stage_texts.values()), intervals),
         level_spheres=content.settings.get("graph.radii") == "level",
-        left_out=_left_out(content.left_out),
+        left_out=_left_out(content.left_out, content.left_out_intervals),
         variants=VARIANTS,
         comparisons=[_comparison(name, row) for name, row in content.comparisons.items()],
         gate=[_gate_rule(rule) for rule in content.gate],
@@ -254,11 +255,16 @@ def _cells(
     if len(set(texts) - {ABSENT}) < 2:
         best = None
     shares = values if metric in SHARES else [None] * len(texts)
-    spans = ["" if not found else "–".join(shown(bound, metric.digits) for bound in found) for found in bounds or ()]
+    spans = [_span(found, metric.digits) for found in bounds or ()]
     return [
         _Cell(text, text == best, share if _known(share) else None, span)
         for text, share, span in zip(texts, shares, spans or [""] * len(texts), strict=True)
     ]
+
+
+def _span(bounds: Sequence[float] | None, digits: int) -> str:
+    """An interval as it stands below its value."""
+    return "–".join(shown(bound, digits) for bound in bounds) if bounds else ""
 
 
 def _rows_with(rows: Mapping[str, Numbers], metrics: Sequence[Metric]) -> dict[str, Numbers]:
@@ -311,7 +317,7 @@ def _comparison(name: str, row: Numbers) -> dict[str, Any]:
     return {"label": metric.label, "n": row["n"], "p": shown(row["p_value"], 4), "verdict": verdict, **numbers}
 
 
-def _left_out(metrics: Numbers) -> dict[str, Any]:
+def _left_out(metrics: Numbers, intervals: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Rows of codes left out and kept, a column for each space that the names end in."""
     kinds = {"left_out": "left out", "kept": "fitted on"}
     prefix = "{}_parent_retrieval@1_"
@@ -321,7 +327,9 @@ def _left_out(metrics: Numbers) -> dict[str, Any]:
     rows = []
     for kind, label in kinds.items() if spaces else ():
         size = f" ({count:.0f} codes)" if kind == "left_out" and count is not None else ""
-        rows.append((label + size, [shown(metrics.get(prefix.format(kind) + space), 3) for space in spaces]))
+        names = [prefix.format(kind) + space for space in spaces]
+        cells = [_Cell(shown(metrics.get(name), 3), interval=_span(intervals.get(name), 3)) for name in names]
+        rows.append((label + size, cells))
     return {"columns": spaces, "rows": rows}
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 import polars as pl
 
+from naics_pipeline.evaluation.compare import calibration_intervals
 from naics_pipeline.evaluation.labelled import LabelledTexts
 from naics_pipeline.scorers.calibration import calibration_metrics
 from naics_pipeline.scorers.embedding import EmbeddingScorer
@@ -78,6 +79,7 @@ class TextScores:
             Census says twice, `validation/mixed/query_top1`, `labelled/parts/top1`.
         by_text: name → (T,) scores of labelled texts.
         texts: (T,) rows of the labelled texts that the scores are of.
+        intervals: metric → bounds, of metrics that are no means of scores.
     """
 
     by_query: dict[str, np.ndarray]
@@ -85,6 +87,7 @@ class TextScores:
     metrics: dict[str, float]
     by_text: dict[str, np.ndarray] = field(default_factory=dict)
     texts: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def held_out(self) -> dict[str, np.ndarray]:
@@ -129,6 +132,9 @@ def evaluate_texts(
         if name in blends:
             found.metrics.update(_fitted(name, blends[name]))
             found.metrics.update(level_calibration(name, chances[name], codes.codes, asked))
+            for mark, answers in _first_answers(chances[name], codes.codes, asked).items():
+                spans = calibration_intervals(*answers)
+                found.intervals.update({f"{name}/{measure}{mark}": span for measure, span in spans.items()})
     if labelled is not None:
         of_texts = {name: scorer.scores(labelled) for name, scorer in scorers.items()}
         probable = {name: blend.probabilities(of_texts) for name, blend in blends.items()}
@@ -146,15 +152,24 @@ def level_calibration(name: str, chances: np.ndarray, candidates: np.ndarray, qu
         name: of the blend, the first word of each metric; `{name}/calibration_error` is of six digits.
         chances: (Q, L).
     """
+    return {
+        f"{name}/{measure}{mark}": value
+        for mark, answers in _first_answers(chances, candidates, queries).items()
+        for measure, value in calibration_metrics(*answers).items()
+    }
+
+
+def _first_answers(
+    chances: np.ndarray, candidates: np.ndarray, queries: Queries
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """End of a level's metrics → probability of the first answer and whether it is right, (H,) each."""
     levels, rows = Levels.of(candidates), queries.held_out
     right = positions(candidates, queries.codes[rows])
-    found: dict[str, float] = {}
+    found = {}
     for level in LEVELS:
         of_level = levels.probabilities(chances[rows], level)
         agrees = of_level.argmax(axis=1) == levels.above[level][right]
-        mark = "" if level == max(LEVELS) else f"_digits_{level}"
-        measured = calibration_metrics(of_level.max(axis=1), agrees)
-        found |= {f"{name}/{measure}{mark}": value for measure, value in measured.items()}
+        found["" if level == max(LEVELS) else f"_digits_{level}"] = of_level.max(axis=1), agrees
     return found
 
 

@@ -21,7 +21,6 @@ from naics_pipeline.evaluation.structure import (
     ceiling,
     embedding_distances,
     evaluate_codes,
-    evaluate_embeddings,
 )
 from naics_pipeline.evaluation.tasks import embedding_tasks
 from naics_pipeline.geometry import lorentz
@@ -73,14 +72,14 @@ def measure(
     tree: Tree,
     cutoffs: Sequence[int],
     places: Embeddings | None = None,
-) -> dict[str, float]:
-    """Every metric of a space: of its codes against the tree, and of texts searched in it by each read-out.
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Every metric of a space, of its codes against the tree and of texts by each read-out, and their intervals.
 
     Args:
         queries, places: as in `retrieval.evaluate_texts`.
     """
-    found = evaluate_texts(space, queries, places)
-    return evaluate_embeddings(space, tree=tree, cutoffs=cutoffs) | found.metrics
+    structure, found = evaluate_codes(space, tree, cutoffs=cutoffs), evaluate_texts(space, queries, places)
+    return structure.metrics | found.metrics, intervals(_scores(structure, found, tree, queries)) | found.intervals
 
 
 def measure_text(
@@ -109,11 +108,13 @@ def measure_text(
     found = evaluate_texts(text, queries, places, labelled, scorers)
     scores = {"text": _scores(structure, found, tree, queries, labelled)}
     scores |= {name: baseline.scores for name, baseline in baselines.items()}
+    spans = {name: intervals(frame) for name, frame in scores.items()}
+    spans["text"] |= found.intervals
     content = {
         "queries": held_out_count(found),
         "measured": {"text": provenance(text)},
         "text": structure.metrics | found.metrics,
-        "intervals": {name: intervals(frame) for name, frame in scores.items()},
+        "intervals": spans,
         "baselines": {name: dict(baseline.metrics) for name, baseline in baselines.items()},
         "ceiling": ceiling(tree, cutoffs=cutoffs),
         "comparisons": blend_comparisons(found.held_out, seed),

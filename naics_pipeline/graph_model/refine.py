@@ -35,12 +35,14 @@ class Refinement:
         history: an entry per epoch: every term, its weight, curvature and learning rate.
         metrics: how codes fare that were left out of every loss of a second fit (`left_out_*`), beside the rest; where
             pairs were held out, how well their distances meet the tree's (`held_out_pairs_*`), beside the trained ones.
+        hits: metric of these that is a share of codes → (n,) bool, whether each code counts.
     """
 
     points: np.ndarray
     curvature: float
     history: list[dict[str, float]]
     metrics: dict[str, float]
+    hits: dict[str, np.ndarray]
 
 
 def refine(
@@ -74,8 +76,8 @@ def refine(
     text = aligned(embeddings, tree)
     fit = _Fit(text, tree, excluded, settings, resolve(accelerator), held_out)
     points, curvature, history = fit.run(np.arange(len(tree)), seed, on_epoch)
-    metrics = _generalisation(fit, seed) | _held_out_metrics(fit, points, curvature)
-    return Refinement(points, curvature, history, metrics)
+    metrics, hits = _generalisation(fit, seed)
+    return Refinement(points, curvature, history, metrics | _held_out_metrics(fit, points, curvature), hits)
 
 
 def _refuse_flat(embeddings: Embeddings) -> None:
@@ -267,8 +269,8 @@ def _held_out_metrics(fit: _Fit, points: np.ndarray, curvature: float) -> dict[s
     return metrics
 
 
-def _generalisation(fit: _Fit, seed: int) -> dict[str, float]:
-    """parent_retrieval@1 of codes that a second fit left out of all losses, beside the codes that it kept.
+def _generalisation(fit: _Fit, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """parent_retrieval@1 of codes that a second fit left out of all losses, beside those that it kept, and its hits.
 
     A left-out code has no offset; its text and its place in the graph are all that reaches the model.
     """
@@ -276,7 +278,7 @@ def _generalisation(fit: _Fit, seed: int) -> dict[str, float]:
     deepest = np.flatnonzero(tree.level == tree.level.max())
     count = round(settings.left_out_fraction * len(deepest))
     if count == 0 or tree.level.max() == tree.level.min():
-        return {}
+        return {}, {}
     left_out = np.sort(np.random.default_rng(seed).choice(deepest, count, replace=False))
     kept = np.setdiff1d(np.arange(len(tree)), left_out)
     points, curvature, _ = fit.run(kept, seed)
@@ -286,15 +288,16 @@ def _generalisation(fit: _Fit, seed: int) -> dict[str, float]:
         "smoothed": (smooth(fit.text, tree, settings.smoothing_rounds), fit.text.curvature),
         "refined": (points, curvature),
     }
-    metrics = {"left_out_codes": float(count)}
+    hits = {}
     for space, (x, c) in spaces.items():
-        metrics[f"left_out_parent_retrieval@1_{space}"] = parent_retrieval(x, c, tree, left_out)
-        metrics[f"kept_parent_retrieval@1_{space}"] = parent_retrieval(x, c, tree, rest)
-    return metrics
+        hits[f"left_out_parent_retrieval@1_{space}"] = parent_hits(x, c, tree, left_out)
+        hits[f"kept_parent_retrieval@1_{space}"] = parent_hits(x, c, tree, rest)
+    shares = {name: float(found.mean()) if found.size else math.nan for name, found in hits.items()}
+    return {"left_out_codes": float(count), **shares}, hits
 
 
-def parent_retrieval(points: np.ndarray, curvature: float, tree: Tree, codes: np.ndarray) -> float:
-    """Share of codes whose nearest code one level up is their parent; only children do not count.
+def parent_hits(points: np.ndarray, curvature: float, tree: Tree, codes: np.ndarray) -> np.ndarray:
+    """(n,) bool: of which codes the nearest code one level up is their parent; only children do not count.
 
     Args:
         codes: indices, all of one level.
@@ -302,11 +305,11 @@ def parent_retrieval(points: np.ndarray, curvature: float, tree: Tree, codes: np
     siblings = np.bincount(tree.parent[tree.parent >= 0], minlength=len(tree))
     codes = codes[siblings[tree.parent[codes]] > 1]
     if not codes.size:
-        return math.nan
+        return np.empty(0, dtype=bool)
     above = np.flatnonzero(tree.level == tree.level[codes[0]] - 1)
     x = torch.from_numpy(points)
     blocks = np.array_split(codes, -(-len(codes) * len(above) // BLOCK_ENTRIES))
     nearest = np.concatenate(
         [lorentz.pairwise_distance(x[rows], x[above], curvature=curvature).argmin(dim=1).numpy() for rows in blocks]
     )
-    return float((above[nearest] == tree.parent[codes]).mean())
+    return np.asarray(above[nearest] == tree.parent[codes])

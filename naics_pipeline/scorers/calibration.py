@@ -84,9 +84,13 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BIN
 
     Naeini et al. (2015); each bin counts as many as it holds.
     """
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(bin_of, weights=confidence - right, minlength=bins)
+    gap = np.bincount(bin_of(confidence, bins), weights=confidence - right, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))
+
+
+def bin_of(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Which of so many bins of equal width each confidence (n,) lies in."""
+    return np.minimum((confidence * bins).astype(int), bins - 1)
 
 
 def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -116,6 +116,10 @@ def test_a_stage_is_measured_as_the_embeddings_are(trained_run, data_dir):
     smooth = ("cophenetic_correlation", "spearman_correlation", "distortion_mean", "radius_mean_level_6")
     assert [measured[-1][name] for name in smooth] == pytest.approx([text[name] for name in smooth], rel=1e-3)
     assert measured[0].keys() < text.keys()
+    spans = json.loads((data_dir / "stages" / STAGES[-1].name / "intervals.json").read_text(encoding="utf-8"))
+    for name in ("cophenetic_correlation", "validation/mixed/query_top1", "mixed/calibration_error"):
+        low, high = spans[name]
+        assert low <= measured[-1][name] <= high
     assert measured[0]["cophenetic_correlation"] != measured[-1]["cophenetic_correlation"]
 
 

@@ -6,13 +6,16 @@ import pytest
 
 from naics_pipeline.evaluation.compare import (
     Thresholds,
+    calibration_intervals,
     compare_scores,
     failures,
     gate,
     intervals,
+    mean_interval,
     paired_bootstrap,
     paired_bootstraps,
 )
+from naics_pipeline.scorers.calibration import calibration_metrics
 
 
 def test_interval_is_that_of_the_normal_approximation() -> None:
@@ -114,3 +117,29 @@ def test_intervals_hold_the_mean_and_narrow_with_more_codes() -> None:
     assert found["many"][0] < values.mean() < found["many"][1]
     assert found["many"][1] - found["many"][0] == pytest.approx(2 * 1.96 * values.std() / 4000**0.5, rel=0.1)
     assert found["few"][1] - found["few"][0] > 5 * (found["many"][1] - found["many"][0])
+
+
+def test_the_interval_of_a_share_is_that_of_the_normal_approximation() -> None:
+    hits = np.arange(1000) < 800
+    spread = 1.96 * (0.8 * 0.2 / 1000) ** 0.5
+    assert mean_interval(hits, resamples=20_000) == pytest.approx((0.8 - spread, 0.8 + spread), abs=2e-3)
+    assert np.isnan(mean_interval(np.empty(0))).all()
+
+
+def test_calibration_intervals_are_those_of_measuring_each_resample() -> None:
+    """By hand: every resample is drawn and measured alone."""
+    rng = np.random.default_rng(0)
+    confidence = rng.choice([0.3, 0.6, 0.9, 0.97], 300)
+    right = rng.random(300) < confidence * 0.95
+    found = calibration_intervals(confidence, right, resamples=4000)
+    value = calibration_metrics(confidence, right)
+    drawn = [rng.integers(300, size=300) for _ in range(4000)]
+    measured = [calibration_metrics(confidence[rows], right[rows]) for rows in drawn]
+    for name, bounds in found.items():
+        alone = np.array([row[name] for row in measured])
+        shift = value[name] - alone.mean() if name == "calibration_error" else 0
+        expected = np.maximum(np.quantile(alone, [0.025, 0.975]) + shift, 0)
+        assert bounds == pytest.approx(tuple(expected), abs=0.01)
+        assert bounds[0] <= value[name] <= bounds[1]
+    assert found.keys() == value.keys()
+    assert calibration_intervals(np.empty(0), np.empty(0)) == {}

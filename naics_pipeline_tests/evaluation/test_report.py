@@ -229,3 +229,23 @@ def test_intervals_stand_below_the_values_that_have_them() -> None:
     assert '0.700<span class="interval">0.680–0.720</span>' in table(page, "Method</th>")
     assert '0.800<span class="interval">0.790–0.810</span>' in table(page, "Metric")
     assert page.count('class="interval"') == 3
+
+
+def test_stages_probabilities_and_codes_left_out_have_intervals_too() -> None:
+    stage = {"ndcg@10": 0.8, "validation/mixed/query_top1": 0.6, "mixed/query_top1": 0.58}
+    bounds = {
+        "01_easy": {"ndcg@10": [0.71, 0.89], "validation/mixed/query_top1": [0.51, 0.69]},
+        "text": {"blend/calibration_error": [0.01, 0.03]},
+    }
+    page = render(
+        content(
+            stages={"01_easy": stage},
+            queries={"text": {"query_top1": 0.5, "blend/calibration_error": 0.02}},
+            intervals=bounds,
+            left_out_intervals={"left_out_parent_retrieval@1_refined": [0.8, 0.92]},
+        )
+    )
+    assert '0.800<span class="interval">0.710–0.890</span>' in table(page, "Stage</th>")
+    assert '0.600<span class="interval">0.510–0.690</span>' in table(page, "Stage and read-out")
+    assert '0.020<span class="interval">0.010–0.030</span>' in table(page, "Read-out")
+    assert '0.870<span class="interval">0.800–0.920</span>' in table(page, "Codes")

@@ -209,5 +209,6 @@ def test_all_scorers_have_a_row_and_so_have_the_blends_with_their_calibration() 
     assert {"centroid/query_top1", *without} <= found.by_query.keys()
     for mark in ("", "_digits_2", "_digits_5"):
         for measure in ("calibration_error", "brier", "answered_at_95"):
-            assert 0 <= found.metrics[f"blend/{measure}{mark}"] <= 1
+            low, high = found.intervals[f"blend/{measure}{mark}"]
+            assert 0 <= low <= found.metrics[f"blend/{measure}{mark}"] <= high <= 1
     assert found.metrics["blend/weight_lexical"] > 0

@@ -15,7 +15,7 @@ from naics_pipeline.graph_model import refine as refine_module
 from naics_pipeline.graph_model.graph import build_graph
 from naics_pipeline.graph_model.module import HyperbolicGCN
 from naics_pipeline.graph_model.objective import PairTerms, TextDistances, adaptive_margin, triplet_loss
-from naics_pipeline.graph_model.refine import Refinement, parent_retrieval, refine, text_distances_in_edges
+from naics_pipeline.graph_model.refine import Refinement, parent_hits, refine, text_distances_in_edges
 from naics_pipeline.graph_model.sampling import Triplets
 from naics_pipeline.graph_model.smoothing import smooth
 from naics_pipeline.settings import Graph, GraphObjective
@@ -158,7 +158,8 @@ def test_uncertainty_weighting_moves_the_weights(tree: Tree) -> None:
 def test_left_out_codes_are_reported_beside_the_rest(tree: Tree, refined: Refinement) -> None:
     assert refined.metrics["left_out_codes"] == round(0.2 * (tree.level == 6).sum())
     for space in ("text", "smoothed", "refined"):
-        assert 0 <= refined.metrics[f"left_out_parent_retrieval@1_{space}"] <= 1
+        hits = refined.hits[f"left_out_parent_retrieval@1_{space}"]
+        assert refined.metrics[f"left_out_parent_retrieval@1_{space}"] == hits.mean()
     assert refined.metrics["kept_parent_retrieval@1_refined"] > refined.metrics["kept_parent_retrieval@1_text"]
 
 
@@ -365,7 +366,7 @@ def test_what_is_formed_in_blocks_does_not_depend_on_their_size(tree: Tree, monk
         held_out_pairs(tree, 0.1),
     )
     leaves = np.flatnonzero(tree.level == 6)
-    parents = parent_retrieval(text.points, 1.0, tree, leaves)
+    parents = parent_hits(text.points, 1.0, tree, leaves)
     whole = Tree.row_blocks
     monkeypatch.setattr(Tree, "row_blocks", lambda self: whole(self, 10 * len(self)))
     monkeypatch.setattr(refine_module, "BLOCK_ENTRIES", 200)
@@ -374,7 +375,7 @@ def test_what_is_formed_in_blocks_does_not_depend_on_their_size(tree: Tree, monk
     np.testing.assert_array_equal(graph.edge_index[:, order], again.edge_index[:, order_again])
     np.testing.assert_array_equal(held_out_pairs(tree, 0.1), held_out)
     assert text_distances_in_edges(text, tree).edge_length == pytest.approx(distances.edge_length, rel=1e-12)
-    assert parent_retrieval(text.points, 1.0, tree, leaves) == parents
+    np.testing.assert_array_equal(parent_hits(text.points, 1.0, tree, leaves), parents)
 
 
 @pytest.mark.slow
