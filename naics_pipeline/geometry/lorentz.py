@@ -145,11 +145,34 @@ def pairwise_distance(u: Tensor, v: Tensor, *, curvature: Curvature = 1.0) -> Te
     kind = u.dtype
     r_u, sinh_u, unit_u, root = _polar(u.double(), curvature)
     r_v, sinh_v, unit_v, _ = _polar(v.double(), curvature)
-    half_chord = (1 - unit_u @ unit_v.mT).clamp_min(0) / 2
-    sinh_product = sinh_u * sinh_v.mT
-    q = torch.sinh((r_u - r_v.mT) / 2).square() + sinh_product * half_chord
+    return _from_cosine(r_u - r_v.mT, sinh_u * sinh_v.mT, unit_u @ unit_v.mT, root).to(kind)
+
+
+def listed_distance(x: Tensor, rows: Tensor, others: Tensor, *, curvature: Curvature = 1.0) -> Tensor:
+    """Distances between some points and a list of others for each, as `pairwise_distance` forms them.
+
+    What is of one point is computed once for each, however many lists it is in.
+
+    Args:
+        x: points, (n, d + 1).
+        rows, others: indices of points, (m,) and (m, k).
+        curvature: c > 0.
+    Returns: shape (m, k), in the input's type.
+    """
+    if x.device.type == "mps":
+        return distance(x[rows].unsqueeze(1), x[others], curvature=curvature)
+    r, sinh, unit, root = _polar(x.double(), curvature)
+    r, sinh = r.squeeze(-1), sinh.squeeze(-1)
+    cosine = (unit[others] @ unit[rows].unsqueeze(-1)).squeeze(-1)
+    apart = r[rows].unsqueeze(-1) - r[others]
+    return _from_cosine(apart, sinh[rows].unsqueeze(-1) * sinh[others], cosine, root).to(x.dtype)
+
+
+def _from_cosine(apart: Tensor, sinh_product: Tensor, cosine: Tensor, root: Tensor) -> Tensor:
+    """Distances in float64, of differences of radii, products of their sinh, and the cosine of the directions."""
+    q = torch.sinh(apart / 2).square() + sinh_product * ((1 - cosine).clamp_min(0) / 2)
     rounding = 4 * torch.finfo(q.dtype).eps * sinh_product.detach() + _tiny(q)
-    return _from_squared_half_sinh(q, root, rounding).to(kind)
+    return _from_squared_half_sinh(q, root, rounding)
 
 
 def distance_of_inner(product: Tensor, *, curvature: Curvature = 1.0) -> Tensor:

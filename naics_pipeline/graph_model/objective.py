@@ -32,12 +32,12 @@ def triplet_loss(points: Tensor, triplets: Triplets, *, curvature: Tensor) -> Te
         triplets: indices of its rows.
     """
     at = {name: torch.from_numpy(value).to(points.device) for name, value in vars(triplets).items()}
-    anchor = points[at["anchor"]]
-    positive = lorentz.distance(anchor, points[at["positive"]], curvature=curvature).unsqueeze(-1)
-    negative = lorentz.distance(anchor.unsqueeze(1), points[at["negatives"]], curvature=curvature)
-    margin = adaptive_margin(positive, lorentz.radius(anchor, curvature=curvature).unsqueeze(-1))
-    if not negative.numel():
+    if not at["negatives"].numel():
         return points.new_zeros(())
+    others = torch.cat([at["positive"].unsqueeze(-1), at["negatives"]], dim=1)
+    distance = lorentz.listed_distance(points, at["anchor"], others, curvature=curvature)
+    positive, negative = distance[:, :1], distance[:, 1:]
+    margin = adaptive_margin(positive, lorentz.radius(points, curvature=curvature)[at["anchor"]].unsqueeze(-1))
     return torch.relu(positive - negative + margin).mean()
 
 

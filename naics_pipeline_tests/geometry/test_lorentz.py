@@ -97,6 +97,23 @@ def test_pairwise_is_distance_of_every_pair(curvature: float) -> None:
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
+def test_listed_distances_are_those_of_the_pairs_with_their_gradients(curvature: float) -> None:
+    v = tangents(0, 7, 5, 2.0).requires_grad_()
+    rows, others = torch.tensor([0, 3, 3]), torch.tensor([[1, 2], [3, 4], [5, 0]])
+
+    def gradient(distances: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad((distances * torch.arange(6.0).reshape(3, 2)).sum(), v, retain_graph=True)[0]
+
+    x = lorentz.exp0(v, curvature=curvature)
+    found = lorentz.listed_distance(x, rows, others, curvature=curvature)
+    expected = lorentz.distance(x[rows][:, None], x[others], curvature=curvature)
+    torch.testing.assert_close(found, expected)
+    assert found[1, 0] == 0
+    torch.testing.assert_close(gradient(found), gradient(expected))
+    assert lorentz.listed_distance(x.float(), rows, others).dtype == torch.float32
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
 def test_the_distance_of_an_inner_product_is_that_of_its_points(curvature: float) -> None:
     x = lorentz.exp0(tangents(0, 7, 5, 2.0), curvature=curvature)
     y = lorentz.exp0(tangents(1, 7, 5, 3.0), curvature=curvature)
