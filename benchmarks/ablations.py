@@ -81,36 +81,39 @@ class Row:
 
 
 def rows_of(settings: Settings, *, short: bool = False) -> dict[str, Row]:
-    """Every row, by its name in the table.
+    """Every row, by its name in the table; those that change negatives or positives have the term that sees them.
 
     Args:
         short: the last stage of the curriculum stands for all after the first.
     """
     stages = load_curriculum(Path(settings.curriculum))[-1 if short else 1 :]
     last = stages[-1]
+    contrastive = {"contrastive": 0.03}
 
     def each(**changes: Any) -> list[Stage]:
         return [changed(stage, **changes) for stage in stages]
 
     def drawing(negatives: Negatives) -> Row:
-        return Row(each(negatives=negatives))
+        return Row(each(negatives=negatives, **contrastive))
 
     def mining(kind: type[Mined] | type[RouterGuided], **keys: Any) -> Row:
-        return Row([changed(stage, negatives=kind(share=0.25, rest=stage.negatives, **keys)) for stage in stages])
+        mined = [kind(share=0.25, rest=stage.negatives, **keys) for stage in stages]
+        return Row([changed(stage, negatives=kind, **contrastive) for stage, kind in zip(stages, mined, strict=True)])
 
     def clustering(mode: str, **weights: float) -> Row:
-        return Row(each(false_negatives=FalseNegatives(mode=mode, clusters=256), **weights))  # type: ignore[arg-type]
+        found = FalseNegatives(mode=mode, clusters=256)  # type: ignore[arg-type]
+        return Row(each(false_negatives=found, **contrastive, **weights))
 
     tree = TreeDistance()
     return {
         BUILT_IN: Row(stages),
-        **{f"without {term}": Row(each(**{term: 0.0})) for term in ("contrastive", "hierarchy", "query", "radius")},
-        "without balance": Row(each(balance=0.0)),
-        "query and hierarchy alone": Row(each(contrastive=0.0, radius=0.0, balance=0.0)),
-        "without hierarchy, with rank": Row(each(hierarchy=0.0, rank=0.5)),
+        **{f"without {term}": Row(each(**{term: 0.0})) for term in ("hierarchy", "query", "balance")},
+        "with radius": Row(each(radius=0.05)),
         "with rank": Row(each(rank=0.1)),
-        "InfoNCE": Row(stages, {"contrastive_loss": "infonce"}),
-        "in-batch negatives": Row(stages, {"in_batch_negatives": True}),
+        "with rank in place of hierarchy": Row(each(hierarchy=0.0, rank=0.5)),
+        "with contrastive": Row(each(**contrastive)),
+        "InfoNCE": Row(each(**contrastive), {"contrastive_loss": "infonce"}),
+        "in-batch negatives": Row(each(**contrastive), {"in_batch_negatives": True}),
         "tree_distance": drawing(tree),
         "tree_distance, siblings masked": drawing(TreeDistance(mask_siblings=True)),
         "tree_distance, exclusions × 3": drawing(TreeDistance(exclusion_boost=3.0)),
@@ -123,8 +126,8 @@ def rows_of(settings: Settings, *, short: bool = False) -> dict[str, Row]:
         "k-means, attract": clustering("attract", attraction=0.03),
         "k-means, hybrid": clustering("hybrid", attraction=0.03),
         **({} if short else {"hardest stage alone": Row([changed(last, epochs=sum(s.epochs for s in stages))])}),
-        "ancestors as positives": Row(each(pairs="ancestors", positive_levels=(2, 3, 4, 5))),
-        "exclusions": Row(each(pairs="exclusions")),
+        "ancestors as positives": Row(each(pairs="ancestors", positive_levels=(2, 3, 4, 5), **contrastive)),
+        "exclusions": Row(each(pairs="exclusions", **contrastive)),
         "dynamic curriculum": Row(load_curriculum(DYNAMIC)[1:]),
     }
 

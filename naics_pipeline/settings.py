@@ -126,10 +126,10 @@ class Model(Section):
 class Objective(Section):
     """Weights of the terms of the loss (0: not computed) and their constants."""
 
-    contrastive: float = Field(0.03, ge=0, description="pairs of codes nearer than their negatives")
+    contrastive: float = Field(0.0, ge=0, description="pairs of codes nearer than their negatives; 0.03 where wanted")
     query: float = Field(1.0, ge=0, description="short texts nearest to their six-digit code")
     hierarchy: float = Field(0.5, ge=0, description="distances follow those of the tree")
-    radius: float = Field(0.05, ge=0, description="each level has its distance from the origin")
+    radius: float = Field(0.0, ge=0, description="each level has its distance from the origin; 0.05 where wanted")
     rank: float = Field(0.0, ge=0, description="LambdaRank for ndcg@10")
     balance: float = Field(0.2, ge=0, description="every expert gets its share of the codes")
     attraction: float = Field(0.0, ge=0, description="of suspected false negatives, where a stage looks for them")
