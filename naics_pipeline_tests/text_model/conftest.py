@@ -1,5 +1,6 @@
 """What several tests of the text model read: inputs of the sample, and a stage that was trained once."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,9 @@ def inputs_of(frames, tmp_path_factory) -> InputsOf:
         return made[key]
 
     return load
+
+
+@pytest.fixture
+def stage_directory(finished, tmp_path: Path) -> Path:
+    """A copy of a finished stage, to start from or to damage."""
+    return shutil.copytree(finished.best.parent, tmp_path / "stages" / "first")

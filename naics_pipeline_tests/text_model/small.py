@@ -1,6 +1,7 @@
 """Texts, a stage and settings small enough for a test, and a module that is about to take its first step."""
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,21 @@ import torch
 from naics_pipeline.settings import Adapter, Adapters, Model, Objective, Settings, Tokens, Training
 from naics_pipeline.taxonomy import text
 from naics_pipeline.taxonomy.census import Workbooks
-from naics_pipeline.text_model.curriculum.stage import Buckets, Stage
+from naics_pipeline.text_model import checkpoints
+from naics_pipeline.text_model.curriculum.stage import (
+    Anneal,
+    Buckets,
+    FalseNegatives,
+    Mined,
+    NearFar,
+    Phase,
+    RouterGuided,
+    Stage,
+    TreeDistance,
+)
 from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.model import TextModel
+from naics_pipeline.text_model.objective import Objective as Losses
 from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
 from naics_pipeline.text_model.training.inputs import TrainingInputs
 from naics_pipeline.text_model.training.module import StageModule
@@ -26,6 +39,27 @@ STAGE = Stage(
     k_negatives=4,
     epochs=3,
     learning_rate=0.003,
+)
+DYNAMIC = STAGE.model_copy(
+    update={
+        "negatives": None,
+        "attraction": 0.1,
+        "rank": 0.1,
+        "phases": (
+            Phase(name="structure", until=0.3, negatives=TreeDistance(mask_siblings=True)),
+            Phase(
+                name="refinement",
+                until=0.6,
+                negatives=Mined(rest=RouterGuided(share=Anneal(start=0.1, end=0.5), rest=TreeDistance())),
+            ),
+            Phase(
+                name="clusters",
+                until=1.0,
+                negatives=Mined(rest=NearFar()),
+                false_negatives=FalseNegatives(mode="hybrid", clusters=8),
+            ),
+        ),
+    }
 )
 ONE_EPOCH = STAGE.model_copy(update={"epochs": 1})
 ALL = Adapters(description=Adapter(), excluded=Adapter())
@@ -125,3 +159,16 @@ def example_set(inputs: TrainingInputs, code: int) -> list[int]:
 
 def as_numpy(batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in batch.items()}
+
+
+def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint."""
+    return checkpoints.read_checkpoint(checkpoint).tensors
+
+
+_whole_total = Losses.total
+
+
+def loss_of(self: Losses, terms: dict[str, torch.Tensor], validation_losses: Iterator[float]) -> torch.Tensor:
+    """The loss as it is in training, and one said beforehand in validation."""
+    return _whole_total(self, terms) if torch.is_grad_enabled() else torch.tensor(next(validation_losses))
