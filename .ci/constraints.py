@@ -11,6 +11,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+OF_A_BUILD = ("cuda-", "nvidia-", "triton")
+"""PyTorch's build for CUDA brings them in versions of its own choice, the one for the CPU has none of them."""
 HEADER = "# Every version that was tested, made by `make constraints`; pip install -c constraints.txt -e '.[dev]'"
 
 
@@ -21,7 +23,7 @@ def name_of(requirement: str) -> str:
 
 def closure(name: str, extras: frozenset[str], found: dict[str, str], seen: set[tuple[str, frozenset[str]]]) -> None:
     """Adds to `found` what a distribution with these extras needs here."""
-    if (name, extras) in seen:
+    if (name, extras) in seen or name.startswith(OF_A_BUILD):
         return
     seen.add((name, extras))
     try:
