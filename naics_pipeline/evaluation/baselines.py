@@ -160,7 +160,8 @@ class _Corpus:
 def _tfidf(corpus: _Corpus) -> Iterator[_Row]:
     codes = _words(corpus.codes, corpus.texts)
     scorer = LexicalScorer(ngram_range=(1, 2), strip_accents="unicode").fit(codes, codes)
-    yield _Row("tfidf", scorer.scores(corpus.asked)[:, corpus.is_candidate], 1 - scorer.scores(codes))
+    cosine = (scorer.weights @ scorer.weights.T).toarray()
+    yield _Row("tfidf", scorer.scores(corpus.asked)[:, corpus.is_candidate], 1 - np.minimum(cosine, 1))
 
 
 def _linear_svm(corpus: _Corpus, seed: int) -> Iterator[_Row]:

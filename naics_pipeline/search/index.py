@@ -51,7 +51,7 @@ from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.inference import load_short
 from naics_pipeline.text_model.short import Precision
 
-FORMAT, FORMAT_VERSION = "naics-index", 1
+FORMAT, FORMAT_VERSION = "naics-index", 2
 MANIFEST, TEXT_MODEL, CODES, PLACES = "manifest.json", "text_model.safetensors", "codes.parquet", "places.parquet"
 SCORERS, TERMS = "scorers.safetensors", "terms.json"
 FILES = (TEXT_MODEL, CODES, PLACES, SCORERS, TERMS)

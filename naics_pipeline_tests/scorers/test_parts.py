@@ -29,11 +29,18 @@ def test_parts(text: str, parts: list[str]) -> None:
 
 
 def test_the_mean_of_the_parts_is_mixed_in_and_a_text_without_parts_keeps_its_own() -> None:
-    whole = np.array([[0.5, 0.5], [0.9, 0.1]])
+    whole = np.array([[0.75, 0.25], [0.9, 0.1]])
     parts = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     found = with_parts(whole, parts, np.array([0, 0, 0]), np.array([1.0, 2.0, 1.0]), share=0.6)
-    assert found == pytest.approx(np.array([[0.4 * 0.5 + 0.6 / 2, 0.4 * 0.5 + 0.6 / 2], [0.9, 0.1]]))
+    assert found == pytest.approx(np.array([[0.7 * 0.75 + 0.3 / 2, 0.7 * 0.25 + 0.3 / 2], [0.9, 0.1]]))
     assert with_parts(whole, parts[:0], np.empty(0, dtype=int), np.empty(0)) == pytest.approx(whole)
+
+
+def test_parts_say_nothing_against_a_whole_that_is_sure() -> None:
+    whole, parts = np.array([[1.0, 0.0], [0.6, 0.4]]), np.array([[0.0, 1.0], [0.0, 1.0]])
+    found = with_parts(whole, parts, np.array([0, 1]), np.ones(2))
+    assert found[0] == pytest.approx([1, 0])
+    assert found[1, 1] > 0.5
 
 
 def test_what_comes_first_and_says_more_counts_more() -> None:

@@ -130,11 +130,19 @@ def test_a_search_reads_parts_of_words_as_scikit_learn_does() -> None:
     restored = LexicalScorer.restored(*fitted.state())
     asked = texts(np.repeat("", len(odd) + 4), [*WORDS, *(f"{WORDS[0]} {text}" for text in odd)])
     asked = replace(asked, columns=pl.DataFrame({"text": [*WORDS, *odd]}))
-    assert restored.scores(asked) == pytest.approx(fitted.scores(asked), abs=1e-6)
+    assert restored.scores(asked) == pytest.approx(fitted.scores(asked), rel=1e-5)
     assert (restored.state()[0]["idf"] == fitted.state()[0]["idf"]).all()
     columns = np.arange(2)
     said = "soybean and sunflower farming"
     assert restored.shared_words(said, columns) == fitted.shared_words(said, columns)
+
+
+def test_what_else_a_text_says_takes_nothing_from_the_words_it_shares() -> None:
+    scorer = LexicalScorer().fit(TRAIN, codes_of())
+    alone, among_others = scorer.scores(texts(CODES[:2], ["soybean", "soybean xyzzy plugh quux"], seed=1))
+    assert alone.max() > 0
+    assert among_others == pytest.approx(alone)
+    assert scorer.shared_words("soybean xyzzy plugh", np.arange(4)) == scorer.shared_words("soybean", np.arange(4))
 
 
 def test_the_seed_fixes_what_a_linear_scorer_learns_and_leaves_other_draws_alone() -> None:
