@@ -72,13 +72,14 @@ def joining(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
 
 def end_with_parent() -> None:
     """Has this process end itself, in good order, when the one that started it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    parent, main = multiprocessing.parent_process(), threading.main_thread().ident
+    if parent is None or main is None:
         return
 
     def watch() -> None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        # Python's handler runs in the main thread: a signal that another one took would not wake it from a wait.
+        signal.pthread_kill(main, signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
