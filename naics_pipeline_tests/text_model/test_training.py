@@ -300,21 +300,26 @@ def _differs(name: str, value: torch.Tensor, base: dict[str, torch.Tensor]) -> b
     return frozen is not None and not torch.equal(value, frozen)
 
 
-def test_a_code_that_training_did_not_know_is_placed_by_its_texts_alone(finished, frames) -> None:
+def test_a_code_that_training_did_not_know_takes_its_place_beside_those_that_say_the_same(finished, frames) -> None:
     embedder = inference.TextEmbedder.load(finished.best, "cpu")
     descriptions = frames["descriptions"]
     known = embedder.embed_codes(descriptions)
-    renamed = descriptions.with_columns(
-        code=pl.when(pl.col("code") == "722511").then(pl.lit("722599")).otherwise("code")
-    )
-    found = embedder.embed_codes(renamed)
-    new = found.codes == "722599"
-    assert new.sum() == 1
-    np.testing.assert_allclose(found.points[~new], known.points[~new], atol=1e-6)
+    twin = descriptions.filter(code="722511").with_columns(code=pl.lit("722599"))
+    found = embedder.embed_codes(pl.concat([descriptions, twin]))
+    np.testing.assert_allclose(found.points[:-1], known.points, atol=1e-6)
+    row = int(np.flatnonzero(known.codes == "722511")[0])
+    embedder.model.offset.data[embedder.model.codes.index("722511")] = 0
+    unplaced = embedder.embed_codes(descriptions)
+    np.testing.assert_allclose(np.delete(unplaced.points, row, 0), np.delete(known.points, row, 0), atol=1e-6)
     embedder.model.offset.data.zero_()
-    without = embedder.embed_codes(descriptions)
-    np.testing.assert_allclose(found.points[new], without.points[new], atol=1e-6)
-    assert np.abs(without.points - known.points).max() > 1e-3
+    alone = embedder.embed_codes(descriptions)
+    assert np.abs(alone.points - known.points).max() > 1e-3
+
+    def from_place(point: np.ndarray) -> float:
+        return float(lorentz.distance(*torch.from_numpy(np.stack([known.points[row], point]))))
+
+    assert from_place(found.points[-1]) < from_place(alone.points[row])
+    assert np.abs(unplaced.points[row] - alone.points[row]).max() > 1e-4
 
 
 def test_codes_have_no_offset_where_all_are_dropped(run, tiny_base: Path) -> None:
