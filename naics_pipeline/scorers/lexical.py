@@ -22,8 +22,7 @@ class LexicalScorer:
     """What the TF-IDF vector of a text has in that of all texts of a code as one, which is of length 1.
 
     A text's own vector keeps its length: a sentence that shares three words with a code says as much as those words
-    alone, whatever else it holds. By the cosine it would say less the longer it is, and of real descriptions one in
-    seventy fewer be found first.
+    alone, whatever else it holds. By the cosine it would say less the longer it is.
 
     Args:
         options: of scikit-learn's `TfidfVectorizer`. Parts of words, three to five characters, serve beside vectors a
