@@ -41,7 +41,7 @@ READ_BY_REFINED_EVALUATION = ("seed", "evaluation.cutoffs", "graph.smoothing_rou
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(7, *READ_BY_EVALUATION),
+    code_version=version(8, *READ_BY_EVALUATION),
     deps=["text_embeddings", "triplets"],
 )
 def text_evaluation(
@@ -88,7 +88,7 @@ def text_evaluation(
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(4, *READ_BY_REFINED_EVALUATION),
+    code_version=version(5, *READ_BY_REFINED_EVALUATION),
     deps=["text_embeddings", "refined_embeddings", "triplets"],
 )
 def refined_evaluation(

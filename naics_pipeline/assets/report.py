@@ -43,7 +43,7 @@ EXAMPLES, NEIGHBOURS = 3, 8
     group_name="evaluation",
     kinds={"html", "mlflow"},
     freshness_policy=MONTHLY,
-    code_version=version(5, "source", "vintage", "graph.smoothing_rounds"),
+    code_version=version(6, "source", "vintage", "graph.smoothing_rounds"),
     deps=["text_embeddings", "refined_embeddings", "text_evaluation", "refined_evaluation", "triplets"],
 )
 def evaluation_report(

@@ -137,12 +137,14 @@ READOUTS = {
     "mixed": "all three mixed",
     "lexical": "words",
     "linear": "linear",
-    "blend": "all five blended",
+    "title": "title",
+    "blend": "all blended",
     "blend_without_code": "blended without the code’s point",
     "blend_without_nearest_entry": "blended without nearest entry",
     "blend_without_centroid": "blended without centroid",
     "blend_without_lexical": "blended without words",
     "blend_without_linear": "blended without linear",
+    "blend_without_title": "blended without title",
     "parts": "with parts",
 }
 """How a text's nearness to a code is read from a space; in a metric's name every one but the first is a word of it."""

@@ -175,6 +175,7 @@ def _first_answers(
 
 def _fitted(name: str, blend: CalibratedBlend) -> dict[str, float]:
     parameters = {f"weight_{scorer}": weight for scorer, weight in blend.blend.weights.items()}
+    parameters |= {f"far_weight_{scorer}": weight for scorer, weight in blend.blend.far.items()}
     parameters |= {f"calibration_{key}": value for key, value in asdict(blend.calibration).items()}
     return {f"{name}/{key}": value for key, value in parameters.items()}
 

@@ -14,11 +14,16 @@ from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.scorers.scorer import Scorer
+from naics_pipeline.scorers.title import TitleScorer
 from naics_pipeline.text_model.embeddings import Embeddings
 
-CODE, ENTRY, CENTROID, LEXICAL, LINEAR = "code", "nearest_entry", "centroid", "lexical", "linear"
+CODE, ENTRY, CENTROID = "code", "nearest_entry", "centroid"
+LEXICAL, LINEAR, TITLE = "lexical", "linear", "title"
 MIXED, BLEND = "mixed", "blend"
 BLEND_WITHOUT = "blend_without_"
+GIVEN = {TITLE: 4.0}
+"""What the title counts for the farthest texts. Nothing to fit it on: index entries are found without it, descriptions
+by those who do the business are not. Chosen among four on real descriptions."""
 KIND = "entry"
 """What an index entry is among the texts below a code."""
 
@@ -30,7 +35,7 @@ def scorers_of_space() -> dict[str, Scorer]:
 
 def all_scorers(seed: int) -> dict[str, Scorer]:
     """Those of the space, and those that read words and the base's vectors."""
-    return {**scorers_of_space(), LEXICAL: LexicalScorer(), LINEAR: LinearScorer(seed)}
+    return {**scorers_of_space(), LEXICAL: LexicalScorer(), LINEAR: LinearScorer(seed), TITLE: TitleScorer()}
 
 
 def learn(
@@ -101,7 +106,7 @@ class CalibratedBlend:
             scores: scorer → (V, L).
             right: (V,) position of each text's code.
         """
-        blend = Blend.fit(scores, right)
+        blend = Blend.fit(scores, right, ENTRY if ENTRY in scores else None, GIVEN)
         if len(right) == 0:
             return cls(blend, Calibration())
         probabilities = blend.probabilities(scores)

@@ -31,6 +31,7 @@ from naics_pipeline.scorers.ensemble import (
     ENTRY,
     LEXICAL,
     LINEAR,
+    TITLE,
     CalibratedBlend,
     all_scorers,
     learn,
@@ -41,6 +42,7 @@ from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.scorers.scorer import Scorer, positions
+from naics_pipeline.scorers.title import TitleScorer
 from naics_pipeline.search.answers import THRESHOLD, Answer, answers
 from naics_pipeline.search.reading import Reading, beginnings
 from naics_pipeline.taxonomy.text import VALIDATION
@@ -51,7 +53,7 @@ from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.inference import load_short
 from naics_pipeline.text_model.short import Precision
 
-FORMAT, FORMAT_VERSION = "naics-index", 2
+FORMAT, FORMAT_VERSION = "naics-index", 3
 MANIFEST, TEXT_MODEL, CODES, PLACES = "manifest.json", "text_model.safetensors", "codes.parquet", "places.parquet"
 SCORERS, TERMS = "scorers.safetensors", "terms.json"
 FILES = (TEXT_MODEL, CODES, PLACES, SCORERS, TERMS)
@@ -87,9 +89,10 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
     known = ingredients.queries.at(ingredients.queries.columns["split"].to_numpy() == VALIDATION)
     unseen = learn(scorers, ingredients.places, codes, known)
     blend = CalibratedBlend.fit(unseen, positions(codes.codes, known.codes))
-    lexical, linear = scorers[LEXICAL], scorers[LINEAR]
+    lexical, linear, title = scorers[LEXICAL], scorers[LINEAR], scorers[TITLE]
     assert isinstance(lexical, LexicalScorer)
     assert isinstance(linear, LinearScorer)
+    assert isinstance(title, TitleScorer)
     arrays, terms = lexical.state()
     with replacing(path) as directory:
         directory.mkdir()
@@ -101,7 +104,8 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
             titles.select("code"), on="code", how="semi", maintain_order="left"
         ).write_parquet(directory / PLACES)
         tensors = {f"{LEXICAL}.{name}": np.ascontiguousarray(values) for name, values in arrays.items()}
-        (directory / SCORERS).write_bytes(save(tensors | {f"{LINEAR}.weights": linear.weights}))
+        tensors |= {f"{LINEAR}.weights": linear.weights, f"{TITLE}.vectors": title.vectors}
+        (directory / SCORERS).write_bytes(save(tensors))
         (directory / TERMS).write_text(json.dumps(terms, ensure_ascii=False), encoding="utf-8")
         files = {
             name: {"sha256": checksum(directory / name), "bytes": (directory / name).stat().st_size} for name in FILES
@@ -116,7 +120,7 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
             "base_sha256": weights_sha256(locate(model.record["settings"]["model"]["base"])),
             "geometry": ingredients.space.geometry,
             "curvature": ingredients.space.curvature,
-            "blend": blend.blend.weights,
+            "blend": asdict(blend.blend),
             "calibration": asdict(blend.calibration),
             "fitted_on": len(known.codes),
             "files": files,
@@ -157,8 +161,9 @@ class Index:
             CENTROID: CentroidScorer().fit(self.places, codes),
             LEXICAL: self.lexical,
             LINEAR: LinearScorer.restored(tensors[f"{LINEAR}.weights"]),
+            TITLE: TitleScorer.restored(tensors[f"{TITLE}.vectors"]),
         }
-        self.blend = CalibratedBlend(Blend(manifest["blend"]), Calibration(**manifest["calibration"]))
+        self.blend = CalibratedBlend(Blend(**manifest["blend"]), Calibration(**manifest["calibration"]))
 
     @classmethod
     def load(

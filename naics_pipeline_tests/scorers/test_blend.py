@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from naics_pipeline.scorers.blend import Blend
+from naics_pipeline.scorers.blend import CAUTION, Blend
 from naics_pipeline.scorers.ensemble import CalibratedBlend, blends_of
 
 
@@ -51,6 +51,48 @@ def test_the_fit_has_the_greatest_likelihood_and_no_unit() -> None:
             assert nll(moved.probabilities(scores), right) > best
     larger = {"a": 100 * scores["a"] - 7, "b": scores["b"]}
     assert Blend.fit(larger, right).probabilities(larger) == pytest.approx(blend.probabilities(scores), abs=1e-3)
+
+
+def near_and_far(seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """300 texts that "near" knows, with scores of up to 1, and 300, of scores below -1, that "words" alone knows."""
+    right = np.random.default_rng(seed).integers(0, 12, 600)
+    scores = {"near": guesses(seed + 1, 600, 12), "words": guesses(seed + 2, 600, 12)}
+    scores["near"][300:] -= 2
+    for name, rows in (("near", np.arange(300)), ("words", np.arange(300, 600))):
+        scores[name][rows, right[rows]] += 0.6
+    return scores, right
+
+
+def test_weights_hang_on_how_far_a_text_lies_from_what_is_known() -> None:
+    scores, right = near_and_far(7)
+    asked, truth = near_and_far(17)
+    blind, blend = Blend.fit(scores, right), Blend.fit(scores, right, "near")
+    assert blend.far["words"] > 0 > blend.far["near"]
+    found, others = (b.probabilities(asked).argmax(axis=1) == truth for b in (blend, blind))
+    assert found.mean() > others.mean() + 0.05
+    assert found[300:].mean() > others[300:].mean()
+
+
+def test_a_far_text_is_answered_with_caution_and_a_known_one_is_not() -> None:
+    blend = Blend({"near": 2.0}, {"near": 1.0}, "near", (-3.0, -1.0))
+    scores = {"near": np.array([[-1.0, -2.0], [-9.0, -8.0], [-2.0, -4.0]])}
+    odds = np.diff(np.log(blend.probabilities(scores)), axis=1)[:, 0]
+    assert odds == pytest.approx([-2.0, 3 * (1 - CAUTION), -2 * 2.25 * (1 - CAUTION / 4)])
+
+
+def test_what_is_given_is_not_fitted_and_speaks_of_far_texts_alone() -> None:
+    scores, right = near_and_far(27)
+    scores["title"] = guesses(1, 600, 12)
+    blend = Blend.fit(scores, right, "near", {"title": 4.0, "absent": 1.0})
+    assert (blend.weights["title"], blend.far["title"]) == (0, 4)
+    assert "absent" not in blend.weights
+    best = scores["near"].max(axis=1).argmax()
+    of_best = {name: values[[best]] for name, values in scores.items()}
+    assert blend.probabilities(of_best) == pytest.approx(
+        blend.probabilities(of_best | {"title": np.zeros((1, 12))}), abs=1e-6
+    )
+    assert blend.heard == ["near", "words", "title"]
+    assert Blend.fit(scores, right, None, {"title": 4.0}).heard == ["near", "words"]
 
 
 def test_without_texts_all_count_one_and_nothing_is_calibrated() -> None:

@@ -17,6 +17,7 @@ from naics_pipeline.scorers.linear import LinearScorer
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.scorers.scorer import Scorer, owners, positions
 from naics_pipeline.scorers.support_vectors import SupportVectorScorer
+from naics_pipeline.scorers.title import TitleScorer
 from naics_pipeline.text_model.embeddings import Embeddings
 
 CODES = np.array(["111120", "111110", "221110", "722511"])
@@ -160,6 +161,20 @@ def test_positions_hold_whatever_the_order_and_name_what_is_missing() -> None:
     with pytest.raises(ModelError, match="333333"):
         positions(CODES, np.array(["333333"]))
     assert owners(Embeddings(np.array(["111110", "11"]), points(0, 2)), codes_of()).tolist() == [1, -1]
+
+
+def test_a_title_is_read_for_its_code_and_no_other_text_is() -> None:
+    kinds = pl.Series("kind", ["title", "title", "title", "entry"])
+    some = texts(np.append(CODES[:3], CODES[0]), [*WORDS[:3], "restaurant as an entry"], noise=0)
+    places = replace(some, columns=some.columns.with_columns(kinds))
+    asked = texts(CODES, [f"{word} of all types" for word in WORDS], seed=2, noise=0)
+    expected = np.eye(4)
+    expected[3, 3] = 0
+    scorer = TitleScorer().fit(places, codes_of())
+    assert scorer.scores(asked) == pytest.approx(expected)
+    assert TitleScorer.restored(scorer.vectors).scores(asked) == pytest.approx(expected)
+    with pytest.raises(ModelError, match="kind"):
+        TitleScorer().fit(some, codes_of())
 
 
 @pytest.mark.parametrize("curvature", [0.5, 1.0])
