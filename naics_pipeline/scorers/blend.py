@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_PRIOR = 3e-4
-"""Of the squared weights, in units of each scorer's spread: with a hundred texts to fit on it holds them together,
-with a thousand it is not felt."""
+_PRIOR = 0.5
+"""Of the squared weights, in units of each scorer's spread, against the log likelihood of all texts together: with a
+hundred texts to fit on it holds them together, with a thousand it is hardly felt."""
 CAUTION = 0.2
 """What the logits of the farthest text lose: it is farther than the validation texts, which the weights are fitted on,
 and they would be too sure of it. Chosen among three on real descriptions."""
@@ -66,6 +66,7 @@ class Blend:
         own = stacked[:, np.arange(len(right)), right]
         known = () if gauge is None else tuple(np.quantile(scores[gauge].max(axis=1), np.linspace(0, 1, _STEPS)))
         far = np.zeros(len(right)) if gauge is None else _farness(scores[gauge], known)
+        pull = _PRIOR / len(right)
 
         def loss(both: np.ndarray) -> tuple[float, np.ndarray]:
             weights, further = both.reshape(2, -1)
@@ -77,7 +78,7 @@ class Blend:
             shares /= total
             value = ((np.log(total) + highest)[:, 0] - (of_text * own).sum(axis=0)).mean()
             slope = np.einsum("vl,svl->sv", shares, stacked) - own
-            return value + _PRIOR * both @ both, np.append(slope.mean(1), (slope * far).mean(1)) + 2 * _PRIOR * both
+            return value + pull * both @ both, np.append(slope.mean(1), (slope * far).mean(1)) + 2 * pull * both
 
         start = np.repeat([1.0, 0.0], len(names))
         bounds = [(0, None)] * len(names) + [(None, None)] * len(names)

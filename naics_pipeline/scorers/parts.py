@@ -10,6 +10,9 @@ SHARE = 0.7
 weights were chosen among a few on real descriptions and validation entries; they are constants, as no labelled text
 takes part in fitting anything."""
 
+SURE = 0.8
+"""From here on a whole is sure: its parts change nothing, and a batch does not read them."""
+
 _SEPARATOR = re.compile(r"[()]|[,;\n]|\.(?=\s|$)|\band(?:/or)?\b", re.IGNORECASE)
 _MARGIN = " \t\r.,;:-"
 _SHORTEST = 3
@@ -51,8 +54,8 @@ def with_parts(
 ) -> np.ndarray:
     """Probabilities of texts (T, L), mixed with the mean of those of their parts; a text without parts keeps its own.
 
-    The surer the whole is of its first answer, c, the less the parts count: share · √(1 - c). "Farming, tomato" has a
-    comma as well, and is no list.
+    The surer the whole is of its first answer, c, the less the parts count: share · √(1 - c), and nothing from `SURE`
+    on. "Farming, tomato" has a comma as well, and is no list.
 
     Args:
         whole: (T, L) of each text as it is.
@@ -61,7 +64,8 @@ def with_parts(
         weight: (P,) > 0, of each part in the mean.
         share: of the parts where the whole is sure of nothing.
     """
-    share_of = share * np.sqrt(1 - whole.max(axis=1, keepdims=True))
+    sure = whole.max(axis=1, keepdims=True)
+    share_of = np.where(sure < SURE, share * np.sqrt(1 - sure), 0)
     total = np.bincount(text, weights=weight, minlength=len(whole))[:, None]
     sums = np.zeros_like(whole)
     np.add.at(sums, text, weight[:, None] * parts)

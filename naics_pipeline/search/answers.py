@@ -86,8 +86,8 @@ def answers(index: "Index", texts: Sequence[str], k: int, threshold: float) -> l
         return []
     reading = Reading.of(texts, index.known_beginnings)
     read = index.read([*reading.texts, *reading.parts])
-    alone = index.probabilities(read)
-    chances = reading.together(alone)
+    whole, alone = np.split(index.probabilities(read), [len(texts)])
+    chances = reading.together(whole, alone)
     order = np.argsort(-chances, axis=1, kind="stable")[:, :k]
     levels = _levels(index, chances)
     found = []
@@ -101,7 +101,7 @@ def answers(index: "Index", texts: Sequence[str], k: int, threshold: float) -> l
                 answer=likely[-1] if likely else None,
                 levels=levels[row],
                 candidates=_candidates(index, read.points[row], text, order[row], chances[row]),
-                activities=_activities(index, parts, alone[len(texts) + mine], threshold),
+                activities=_activities(index, parts, alone[mine], threshold),
                 notes=_notes(texts[row], text, reading.familiarity[row]),
             )
         )

@@ -217,11 +217,14 @@ class Index:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """(n, L) calibrated probabilities of the `candidates`; rows sum to 1.
 
-        A text that lists several activities is read whole and by its parts. One whose words are unknown, such as of
-        another language, is answered with less certainty the fewer of them are known; an empty one with none.
+        A text that lists several activities is read whole and, unless that makes it sure, by its parts. One whose words
+        are unknown, such as of another language, is answered with less certainty the fewer of them are known; an empty
+        one with none.
         """
         reading = Reading.of(texts, self.known_beginnings)
-        return reading.together(self.probabilities(self.read([*reading.texts, *reading.parts])))
+        whole = self.probabilities(self.read(reading.texts))
+        reading = reading.where_unsure(whole)
+        return reading.together(whole, self.probabilities(self.read(reading.parts)))
 
     def predict(self, texts: Sequence[str], level: int = 6) -> np.ndarray:
         """(n,) the likeliest code of a level for each text, 2 to 6 digits."""

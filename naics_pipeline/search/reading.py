@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from naics_pipeline.scorers.parts import part_weights, split_parts, with_parts
+from naics_pipeline.scorers.parts import SURE, part_weights, split_parts, with_parts
 
 MOST_CHARACTERS, MOST_PARTS = 2000, 20
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -43,7 +43,8 @@ class Reading:
 
     Attributes:
         texts: (n,) readable.
-        parts: (P,) of those that list several things, and `owner` (P,), the text that each is of.
+        parts: (P,) of those that list several things, `owner` (P,), the text that each is of, and `number` (P,), which
+            of its parts it is, from 1.
         familiarity: (n,) from 0 to 1.
     """
 
@@ -71,14 +72,20 @@ class Reading:
             familiarity=np.array([familiarity(text, known) for text in short]),
         )
 
-    def together(self, chances: np.ndarray) -> np.ndarray:
+    def where_unsure(self, whole: np.ndarray) -> "Reading":
+        """Without the parts of texts whose probabilities (n, L) are sure by themselves: they would change nothing."""
+        unsure = (whole.max(axis=1) < SURE)[self.owner]
+        parts = [part for part, is_read in zip(self.parts, unsure, strict=True) if is_read]
+        return replace(self, parts=parts, owner=self.owner[unsure], number=self.number[unsure])
+
+    def together(self, whole: np.ndarray, parts: np.ndarray) -> np.ndarray:
         """(n, L) of the texts, by themselves and by their parts, drawn towards chance where words are unknown.
 
         Args:
-            chances: (n + P, L) of the texts, then of the parts, each as it stands.
+            whole: (n, L) of the texts as they stand.
+            parts: (P, L) of the parts.
         """
-        whole, parts = np.split(chances, [len(self.texts)])
         if len(parts):
             whole = with_parts(whole, parts, self.owner, part_weights(self.parts, self.number))
         sure = self.familiarity[:, None]
-        return sure * whole + (1 - sure) / chances.shape[1]
+        return sure * whole + (1 - sure) / whole.shape[1]

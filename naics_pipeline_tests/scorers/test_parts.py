@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from naics_pipeline.scorers.parts import part_weights, split_parts, with_parts
+from naics_pipeline.scorers.parts import SURE, part_weights, split_parts, with_parts
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_the_mean_of_the_parts_is_mixed_in_and_a_text_without_parts_keeps_its_ow
 
 
 def test_parts_say_nothing_against_a_whole_that_is_sure() -> None:
-    whole, parts = np.array([[1.0, 0.0], [0.6, 0.4]]), np.array([[0.0, 1.0], [0.0, 1.0]])
+    whole, parts = np.array([[SURE, 1 - SURE], [0.6, 0.4]]), np.array([[0.0, 1.0], [0.0, 1.0]])
     found = with_parts(whole, parts, np.array([0, 1]), np.ones(2))
-    assert found[0] == pytest.approx([1, 0])
+    assert found[0] == pytest.approx(whole[0])
     assert found[1, 1] > 0.5
 
 
