@@ -13,6 +13,7 @@ from naics_pipeline.evaluation.retrieval import Queries, search_scores
 from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
 from naics_pipeline.evaluation.structure import EXACT_CODES, structure_scores
 from naics_pipeline.evaluation.tasks import task_scores
+from naics_pipeline.scorers.blend import Probable
 from naics_pipeline.scorers.centroid import CentroidScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer
 from naics_pipeline.scorers.ensemble import CODE, ENTRY, CalibratedBlend, scores_of
@@ -94,13 +95,13 @@ def _vectors(codes: np.ndarray, vectors: np.ndarray) -> Embeddings:
 class _Row:
     """A method's scores: (Q, L) of the texts asked, more is better, and (N, N) distances between codes if it has any.
 
-    Scores that are probabilities are averaged over the parts of labelled texts, too.
+    A blend's answers are measured with the parts of labelled texts, too.
     """
 
     name: str
     asked: np.ndarray
     codes: np.ndarray | None = None
-    is_probability: bool = False
+    blended: Probable | None = None
 
 
 class _Corpus:
@@ -137,7 +138,8 @@ class _Corpus:
         entries, labelled = np.split(row.asked, [len(self.entries)])
         found, keys = search_scores({CODE: -entries}, self.candidates, self.queries), self.labelled_keys
         if self.labelled is not None:
-            given = {CODE: -labelled}, labelled if row.is_probability else None
+            of_labelled = np.arange(len(self.entries), len(row.asked))
+            given = {CODE: -labelled}, None if row.blended is None else row.blended.at(of_labelled)
             found.metrics.update(self.labelled.metrics(*given))
             found = replace(found, by_text=self.labelled.scores(*given), texts=self.labelled.whole)
         scores = scores_of_texts(found, self.keys, keys)
@@ -150,11 +152,11 @@ class _Corpus:
             metrics, by_code = metrics | tasks.metrics, by_code | pair_scores(row.codes, tree) | tasks.by_code
         return Baseline(metrics, pl.concat([scores_frame(tree.codes, by_code), scores]))
 
-    def blended(self, scores: dict[str, np.ndarray]) -> np.ndarray:
-        """Probabilities of the asked texts by scorers together, fitted on the validation entries."""
+    def blended(self, scores: dict[str, np.ndarray]) -> Probable:
+        """What scorers together say of the asked texts, fitted on the validation entries."""
         right = positions(self.candidates, self.asked.codes[self.validation])
         blend = CalibratedBlend.fit({name: values[self.validation] for name, values in scores.items()}, right)
-        return blend.probabilities(scores)
+        return blend.probable(scores)
 
 
 def _tfidf(corpus: _Corpus) -> Iterator[_Row]:
@@ -185,4 +187,5 @@ def _frozen(corpus: _Corpus, encode: Encode) -> Iterator[_Row]:
     scores = scores_of(scorers, known, candidates, asked, corpus.validation)
     yield _Row("frozen_centroid", scores[CODE])
     yield _Row("frozen_nearest_entry", scores[ENTRY])
-    yield _Row("frozen_mixed", corpus.blended(scores), is_probability=True)
+    mixed = corpus.blended(scores)
+    yield _Row("frozen_mixed", mixed.chances, blended=mixed)

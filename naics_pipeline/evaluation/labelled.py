@@ -12,6 +12,7 @@ import polars as pl
 from scipy.special import comb
 
 from naics_pipeline.errors import SettingsError
+from naics_pipeline.scorers.blend import Probable
 from naics_pipeline.scorers.calibration import calibration_metrics
 from naics_pipeline.scorers.ensemble import CODE
 from naics_pipeline.scorers.parts import part_weights, split_parts, with_parts
@@ -91,34 +92,34 @@ class LabelledTexts:
             other_codes=given.filter(pl.col("column").is_null() & pl.col("code").is_not_null()).height,
         )
 
-    def scores(self, scores: Mapping[str, np.ndarray], chances: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def scores(self, scores: Mapping[str, np.ndarray], probable: Probable | None = None) -> dict[str, np.ndarray]:
         """(T,) by read-out, whether a right code is among the first: labelled/top1, labelled/parts/top5, ...
 
         Args:
             scores: read-out → (R, L), of which less is better, in the order of the rows.
-            chances: (R, L) probabilities; with them there is the read-out of texts and parts together.
+            probable: of the R rows; with it there is the read-out of texts and parts together.
         """
         by_readout = {readout: values[self.whole] for readout, values in scores.items()}
-        if chances is not None:
-            by_readout[PARTS] = -self.answers(chances)
+        if probable is not None:
+            by_readout[PARTS] = -self.answers(probable)
         found: dict[str, np.ndarray] = {}
         for readout, values in by_readout.items():
             mark = "" if readout == CODE else f"{readout}/"
             found |= {f"labelled/{mark}{name}": value for name, value in label_hits(values, self.is_right).items()}
         return found
 
-    def answers(self, chances: np.ndarray) -> np.ndarray:
+    def answers(self, probable: Probable) -> np.ndarray:
         """(T, L) probabilities of the texts, their parts taken in."""
-        return with_parts(chances[self.whole], chances[self.parts], self.text, self.weight)
+        return with_parts(probable.at(self.whole), probable.chances[self.parts], self.text, self.weight)
 
-    def metrics(self, scores: Mapping[str, np.ndarray], chances: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, scores: Mapping[str, np.ndarray], probable: Probable | None = None) -> dict[str, float]:
         """Means of `scores`, how many texts there are and are left out, and how far probabilities hold."""
         found = {"labelled/texts": float(len(self.whole)), "labelled/left_out": float(self.left_out)}
         found["labelled/other_codes"] = float(self.other_codes)
-        hits = self.scores(scores, chances)
+        hits = self.scores(scores, probable)
         found |= {name: float(values.mean()) if values.size else float("nan") for name, values in hits.items()}
-        if chances is not None:
-            answers = self.answers(chances)
+        if probable is not None:
+            answers = self.answers(probable)
             right = self.is_right[np.arange(len(answers)), answers.argmax(axis=1)]
             measured = calibration_metrics(answers.max(axis=1), right)
             found |= {f"labelled/{PARTS}/{name}": value for name, value in measured.items()}

@@ -15,6 +15,23 @@ _STEPS = 101
 
 
 @dataclass(frozen=True)
+class Probable:
+    """What a blend says of n texts.
+
+    Attributes:
+        chances: (n, L) probabilities; rows sum to 1.
+        far: (n,) how far each text lies from all that is known, 0 to 1; see `Blend`.
+    """
+
+    chances: np.ndarray
+    far: np.ndarray
+
+    def at(self, rows: np.ndarray) -> "Probable":
+        """Of some of the texts."""
+        return Probable(self.chances[rows], self.far[rows])
+
+
+@dataclass(frozen=True)
 class Blend:
     """p(code | text) ∝ exp((1 - CAUTION f) Σ_s (w_s + f v_s) score_s), a conditional logit (McFadden, 1974).
 
@@ -101,9 +118,15 @@ class Blend:
         """(n, L) from (n, L) of each scorer that is heard; rows sum to 1."""
         if self.gauge is None:
             return softmax(np.asarray(sum(self.weights[name] * scores[name] for name in self.heard)))
-        far = _farness(scores[self.gauge], self.known)[:, None]
+        far = self.farness(scores)[:, None]
         logits = sum((self.weights[name] + self.far[name] * far) * scores[name] for name in self.heard)
         return softmax(np.asarray((1 - CAUTION * far) * logits))
+
+    def farness(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(n,) from 0 to 1, from (n, L) of the gauge; without one all texts are far."""
+        if self.gauge is None:
+            return np.ones(len(next(iter(scores.values()))))
+        return _farness(scores[self.gauge], self.known)
 
 
 def _farness(scores: np.ndarray, known: Sequence[float]) -> np.ndarray:

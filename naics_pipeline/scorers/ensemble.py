@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from naics_pipeline.scorers.blend import Blend
+from naics_pipeline.scorers.blend import Blend, Probable
 from naics_pipeline.scorers.calibration import Calibration
 from naics_pipeline.scorers.centroid import CentroidScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer
@@ -115,6 +115,10 @@ class CalibratedBlend:
     def probabilities(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n, L) from (n, L) of each scorer, at least of those that it was fitted on."""
         return self.calibration(self.blend.probabilities(scores))
+
+    def probable(self, scores: Mapping[str, np.ndarray]) -> Probable:
+        """The probabilities, and how far each text lies from what is known."""
+        return Probable(self.probabilities(scores), self.blend.farness(scores))
 
 
 def blends_of(scorers: Sequence[str]) -> dict[str, tuple[str, ...]]:

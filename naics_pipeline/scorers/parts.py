@@ -5,13 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SHARE = 0.7
-"""Of the parts' mean in the score of a text that says nothing as a whole. It, the root in `with_parts` and the parts'
-weights were chosen among a few on real descriptions and validation entries; they are constants, as no labelled text
-takes part in fitting anything."""
+from naics_pipeline.scorers.blend import Probable
 
-SURE = 0.8
-"""From here on a whole is sure: its parts change nothing, and a batch does not read them."""
+KNOWN = 0.25
+"""A text no farther than this from what is known is read as a whole alone: half of the validation entries are."""
 
 _SEPARATOR = re.compile(r"[()]|[,;\n]|\.(?=\s|$)|\band(?:/or)?\b", re.IGNORECASE)
 _MARGIN = " \t\r.,;:-"
@@ -49,24 +46,31 @@ def part_weights(parts: Sequence[str], number: np.ndarray) -> np.ndarray:
     return np.minimum(words, _MOST_WORDS) / number
 
 
-def with_parts(
-    whole: np.ndarray, parts: np.ndarray, text: np.ndarray, weight: np.ndarray, share: float = SHARE
-) -> np.ndarray:
+def parts_count(whole: Probable) -> np.ndarray:
+    """(T,) from 0 to 1, how much each text is open to what its parts say: not at all where it is `KNOWN`.
+
+    "Farming, tomato" has a comma as well, and is no list.
+    """
+    return np.maximum(whole.far - KNOWN, 0) / (1 - KNOWN)
+
+
+def with_parts(whole: Probable, parts: np.ndarray, text: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Probabilities of texts (T, L), mixed with the mean of those of their parts; a text without parts keeps its own.
 
-    The surer the whole is of its first answer, c, the less the parts count: share · √(1 - c), and nothing from `SURE`
-    on. "Farming, tomato" has a comma as well, and is no list.
+    Of a text that is far from all that is known the parts get q / (q + c), where q is how sure they are of their first
+    answers on average, and c how sure the whole is; of others less.
 
     Args:
-        whole: (T, L) of each text as it is.
+        whole: T texts as they are.
         parts: (P, L) of each part alone.
         text: (P,) position of the text that each part is of.
         weight: (P,) > 0, of each part in the mean.
-        share: of the parts where the whole is sure of nothing.
     """
-    sure = whole.max(axis=1, keepdims=True)
-    share_of = np.where(sure < SURE, share * np.sqrt(1 - sure), 0)
-    total = np.bincount(text, weights=weight, minlength=len(whole))[:, None]
-    sums = np.zeros_like(whole)
-    np.add.at(sums, text, weight[:, None] * parts)
-    return np.where(total > 0, (1 - share_of) * whole + share_of * sums / np.where(total > 0, total, 1), whole)
+    chances = whole.chances
+    mean, sure = np.zeros_like(chances), np.zeros(len(chances))
+    np.add.at(mean, text, weight[:, None] * parts)
+    np.add.at(sure, text, weight * parts.max(axis=1, initial=0))
+    total = np.bincount(text, weights=weight, minlength=len(chances))
+    share = parts_count(whole) * sure / (sure + np.where(total > 0, total, 1) * chances.max(axis=1, initial=0))
+    mean /= np.where(total > 0, total, 1)[:, None]
+    return (1 - share[:, None]) * chances + share[:, None] * mean

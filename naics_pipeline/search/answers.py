@@ -86,7 +86,8 @@ def answers(index: "Index", texts: Sequence[str], k: int, threshold: float) -> l
         return []
     reading = Reading.of(texts, index.known_beginnings)
     read = index.read([*reading.texts, *reading.parts])
-    whole, alone = np.split(index.probabilities(read), [len(texts)])
+    found_alone = index.probable(read)
+    whole, alone = found_alone.at(np.arange(len(texts))), found_alone.chances[len(texts) :]
     chances = reading.together(whole, alone)
     order = np.argsort(-chances, axis=1, kind="stable")[:, :k]
     levels = _levels(index, chances)

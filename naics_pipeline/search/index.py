@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 from naics_pipeline.errors import ModelError
 from naics_pipeline.files import checksum, replacing
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.scorers.blend import Blend
+from naics_pipeline.scorers.blend import Blend, Probable
 from naics_pipeline.scorers.calibration import Calibration
 from naics_pipeline.scorers.centroid import CentroidScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer
@@ -217,14 +217,14 @@ class Index:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """(n, L) calibrated probabilities of the `candidates`; rows sum to 1.
 
-        A text that lists several activities is read whole and, unless that makes it sure, by its parts. One whose words
-        are unknown, such as of another language, is answered with less certainty the fewer of them are known; an empty
-        one with none.
+        A text that lists several activities is read whole and, unless it is well known as such, by its parts. One whose
+        words are unknown, such as of another language, is answered with less certainty the fewer of them are known; an
+        empty one with none.
         """
         reading = Reading.of(texts, self.known_beginnings)
-        whole = self.probabilities(self.read(reading.texts))
-        reading = reading.where_unsure(whole)
-        return reading.together(whole, self.probabilities(self.read(reading.parts)))
+        whole = self.probable(self.read(reading.texts))
+        reading = reading.where_parts_count(whole)
+        return reading.together(whole, self.probable(self.read(reading.parts)).chances)
 
     def predict(self, texts: Sequence[str], level: int = 6) -> np.ndarray:
         """(n,) the likeliest code of a level for each text, 2 to 6 digits."""
@@ -246,9 +246,9 @@ class Index:
         """
         return answers(self, [texts] if isinstance(texts, str) else list(texts), k, threshold)
 
-    def probabilities(self, read: Embeddings) -> np.ndarray:
-        """(n, L) of texts as they stand."""
-        return self.blend.probabilities({name: self.scorers[name].scores(read) for name in self.blend.blend.heard})
+    def probable(self, read: Embeddings) -> Probable:
+        """Of n texts as they stand."""
+        return self.blend.probable({name: self.scorers[name].scores(read) for name in self.blend.blend.heard})
 
     def _points(self, frame: pl.DataFrame) -> Embeddings:
         spatial = torch.from_numpy(frame["point"].to_numpy().astype(np.float64))

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from naics_pipeline.scorers.parts import SURE, part_weights, split_parts, with_parts
+from naics_pipeline.scorers.blend import Probable
+from naics_pipeline.scorers.parts import part_weights, parts_count, split_parts, with_parts
 
 MOST_CHARACTERS, MOST_PARTS = 2000, 20
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -72,20 +73,19 @@ class Reading:
             familiarity=np.array([familiarity(text, known) for text in short]),
         )
 
-    def where_unsure(self, whole: np.ndarray) -> "Reading":
-        """Without the parts of texts whose probabilities (n, L) are sure by themselves: they would change nothing."""
-        unsure = (whole.max(axis=1) < SURE)[self.owner]
-        parts = [part for part, is_read in zip(self.parts, unsure, strict=True) if is_read]
-        return replace(self, parts=parts, owner=self.owner[unsure], number=self.number[unsure])
+    def where_parts_count(self, whole: Probable) -> "Reading":
+        """Without the parts of texts that, as they stand, are known well enough: they would change nothing."""
+        count = (parts_count(whole) > 0)[self.owner]
+        parts = [part for part, is_read in zip(self.parts, count, strict=True) if is_read]
+        return replace(self, parts=parts, owner=self.owner[count], number=self.number[count])
 
-    def together(self, whole: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    def together(self, whole: Probable, parts: np.ndarray) -> np.ndarray:
         """(n, L) of the texts, by themselves and by their parts, drawn towards chance where words are unknown.
 
         Args:
-            whole: (n, L) of the texts as they stand.
+            whole: of the texts as they stand.
             parts: (P, L) of the parts.
         """
-        if len(parts):
-            whole = with_parts(whole, parts, self.owner, part_weights(self.parts, self.number))
+        chances = with_parts(whole, parts, self.owner, part_weights(self.parts, self.number))
         sure = self.familiarity[:, None]
-        return sure * whole + (1 - sure) / whole.shape[1]
+        return sure * chances + (1 - sure) / chances.shape[1]

@@ -9,6 +9,7 @@ import pytest
 
 from naics_pipeline.errors import SettingsError
 from naics_pipeline.evaluation.labelled import LABELLED_RANKS, LabelledTexts, label_hits, read_labelled
+from naics_pipeline.scorers.blend import Probable
 
 CANDIDATES = np.array(["111110", "111120", "221110"])
 
@@ -62,7 +63,7 @@ def test_parts_reach_their_own_text_alone(tmp_path: Path) -> None:
     sure = np.eye(3)
     # Old, its two parts, Corn, "Soy, power", Soy, power: only the last part is sure of the right code.
     chances = np.array([sure[2], sure[1], sure[1], sure[1], [0.4, 0.3, 0.3], [0.3, 0.3, 0.4], sure[2]])
-    found = texts.metrics({"code": -chances}, chances)
+    found = texts.metrics({"code": -chances}, Probable(chances, np.ones(7)))
     assert found["labelled/top1"] == 0.5
     assert found["labelled/parts/top1"] == 1
 
@@ -84,6 +85,6 @@ def test_ties_against_every_order_of_the_tied() -> None:
 
 def test_without_any_text_there_are_names_but_no_values(tmp_path: Path) -> None:
     texts = LabelledTexts.of(rows(tmp_path, "text,codes\nOld,999990\n"), CANDIDATES)
-    found = texts.metrics({"code": np.zeros((1, 3))}, np.full((1, 3), 1 / 3))
+    found = texts.metrics({"code": np.zeros((1, 3))}, Probable(np.full((1, 3), 1 / 3), np.ones(1)))
     assert np.isnan(found["labelled/parts/top1"])
     assert found["labelled/left_out"] == 1

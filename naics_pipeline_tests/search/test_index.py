@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from naics_pipeline.errors import ModelError, NaicsError
-from naics_pipeline.scorers.parts import SURE
+from naics_pipeline.scorers.parts import parts_count
 from naics_pipeline.search.index import FILES, Index, write_index
 from naics_pipeline_tests.search.conftest import CODES, first_codes, ingredients_of
 
@@ -178,15 +178,17 @@ def test_what_cannot_be_asked_is_refused(index: Index) -> None:
     assert index.search([]) == []
 
 
-def test_a_batch_reads_the_parts_of_unsure_texts_alone_and_says_what_a_search_says(
+def test_a_batch_reads_the_parts_of_texts_they_count_for_and_says_what_a_search_says(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sure, unsure = "growing soybeans, soybeans", "cats and dogs and pizza"
-    assert index.probabilities(index.read([sure])).max() > SURE > index.probabilities(index.read([unsure])).max()
+    known, far = "kennels, pet boarding", "cats and dogs and pizza"
+    gauged = replace(index.blend.blend, known=(-0.5, -0.1))
+    monkeypatch.setattr(index, "blend", replace(index.blend, blend=gauged))
+    assert parts_count(index.probable(index.read([known, far]))).tolist() == pytest.approx([0, 1])
     read: list[str] = []
     embed = index.embedder.embed_with_base
     monkeypatch.setattr(index.embedder, "embed_with_base", lambda rows: read.extend(rows["text"]) or embed(rows))
-    chances = index.predict_proba([sure, unsure])
-    assert read == [sure, unsure, "cats", "dogs", "pizza"]
-    for row, answer in zip(chances, index.search([sure, unsure], k=3), strict=True):
+    chances = index.predict_proba([known, far])
+    assert read == [known, far, "cats", "dogs", "pizza"]
+    for row, answer in zip(chances, index.search([known, far], k=3), strict=True):
         assert sorted(row)[:-4:-1] == pytest.approx([found.probability for found in answer.candidates])
