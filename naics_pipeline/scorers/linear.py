@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from naics_pipeline.scorers.scorer import owners, vectors_of
+from naics_pipeline.scorers.scorer import owners, products, vectors_of
 from naics_pipeline.text_model.embeddings import Embeddings
 
 _SCALE = 20.0
@@ -54,7 +54,7 @@ class LinearScorer:
         Raises:
             ModelError: the texts come without the base's vectors.
         """
-        return np.asarray(_SCALE * vectors_of(texts) @ self.weights.T)
+        return _SCALE * products(vectors_of(texts), self.weights)
 
 
 def _regression(x: torch.Tensor, y: torch.Tensor, classes: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from typing import Protocol, Self
 
 import numpy as np
+import torch
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.text_model.embeddings import Embeddings
@@ -91,3 +92,13 @@ def vectors_of(texts: Embeddings) -> np.ndarray:
 def _described(space: Embeddings) -> str:
     words = f"{space.geometry}, {space.points.shape[1]} coordinates, curvature {space.curvature:.6g}"
     return f"{words}, version {space.metadata['space']}" if "space" in space.metadata else words
+
+
+def products(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(n, m) inner products of (n, d) and (m, d) float32.
+
+    By PyTorch, whose threads have just read the texts: those of NumPy's own BLAS would wait for work beside them and
+    make the next search twice as slow.
+    """
+    found: np.ndarray = (torch.from_numpy(rows) @ torch.from_numpy(columns).T).numpy()
+    return found

@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 
 from naics_pipeline.errors import ModelError
-from naics_pipeline.scorers.scorer import owners, vectors_of
+from naics_pipeline.scorers.scorer import owners, products, vectors_of
 from naics_pipeline.text_model.embeddings import Embeddings
 
 KIND = "title"
@@ -48,4 +48,4 @@ class TitleScorer:
         Raises:
             ModelError: the texts come without the base's vectors.
         """
-        return np.asarray(vectors_of(texts) @ self.vectors.T)
+        return products(vectors_of(texts), self.vectors)

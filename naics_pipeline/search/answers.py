@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from naics_pipeline.errors import NaicsError
-from naics_pipeline.search.reading import MOST_CHARACTERS, Reading
+from naics_pipeline.search.reading import MOST_CHARACTERS
 from naics_pipeline.taxonomy.tree import LEVELS
 
 if TYPE_CHECKING:
@@ -84,11 +84,8 @@ def answers(index: "Index", texts: Sequence[str], k: int, threshold: float) -> l
         raise NaicsError(f"a threshold of {threshold}: give a probability above 0, at most 1.")
     if not texts:
         return []
-    reading = Reading.of(texts, index.known_beginnings)
-    read = index.read([*reading.texts, *reading.parts])
-    found_alone = index.probable(read)
-    whole, alone = found_alone.at(np.arange(len(texts))), found_alone.chances[len(texts) :]
-    chances = reading.together(whole, alone)
+    heard = index.heard(texts)
+    reading, chances = heard.reading, heard.chances
     order = np.argsort(-chances, axis=1, kind="stable")[:, :k]
     levels = _levels(index, chances)
     found = []
@@ -101,8 +98,8 @@ def answers(index: "Index", texts: Sequence[str], k: int, threshold: float) -> l
                 text=text,
                 answer=likely[-1] if likely else None,
                 levels=levels[row],
-                candidates=_candidates(index, read.points[row], text, order[row], chances[row]),
-                activities=_activities(index, parts, alone[mine], threshold),
+                candidates=_candidates(index, heard.points[row], text, order[row], chances[row]),
+                activities=_activities(index, parts, heard.of_parts[mine], threshold),
                 notes=_notes(texts[row], text, reading.familiarity[row]),
             )
         )

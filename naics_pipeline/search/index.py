@@ -129,6 +129,23 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
     return manifest
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What an index makes of n texts.
+
+    Attributes:
+        reading: the texts, and those P of their parts that count.
+        points: (n, d + 1) of the texts as they stand.
+        of_parts: (P, L) probabilities of each part alone.
+        chances: (n, L) of the texts, their parts taken in.
+    """
+
+    reading: Reading
+    points: np.ndarray
+    of_parts: np.ndarray
+    chances: np.ndarray
+
+
 class Index:
     """Finds codes for texts. Everything takes many texts at once, in any number.
 
@@ -221,10 +238,7 @@ class Index:
         words are unknown, such as of another language, is answered with less certainty the fewer of them are known; an
         empty one with none.
         """
-        reading = Reading.of(texts, self.known_beginnings)
-        whole = self.probable(self.read(reading.texts))
-        reading = reading.where_parts_count(whole)
-        return reading.together(whole, self.probable(self.read(reading.parts)).chances)
+        return self.heard(texts).chances
 
     def predict(self, texts: Sequence[str], level: int = 6) -> np.ndarray:
         """(n,) the likeliest code of a level for each text, 2 to 6 digits."""
@@ -245,6 +259,15 @@ class Index:
             NaicsError: k or the threshold is not possible.
         """
         return answers(self, [texts] if isinstance(texts, str) else list(texts), k, threshold)
+
+    def heard(self, texts: Sequence[str]) -> "Heard":
+        """n texts read as they stand, then by the parts that count."""
+        reading = Reading.of(texts, self.known_beginnings)
+        read = self.read(reading.texts)
+        whole = self.probable(read)
+        reading = reading.where_parts_count(whole)
+        of_parts = self.probable(self.read(reading.parts)).chances if reading.parts else whole.chances[:0]
+        return Heard(reading, read.points, of_parts, reading.together(whole, of_parts))
 
     def probable(self, read: Embeddings) -> Probable:
         """Of n texts as they stand."""
