@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +14,7 @@ from naics_pipeline.scorers.scorer import owners, words_of
 from naics_pipeline.text_model.embeddings import Embeddings
 
 PARTS = (3, 5)
+_WORDS_KEPT = 50_000
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _TINY = np.finfo(np.float32).tiny
 _SPEAKS = 0.03
@@ -110,24 +113,27 @@ class PartsOfWords:
     def __init__(self, terms: Sequence[str], idf: np.ndarray) -> None:
         self._column = {term: column for column, term in enumerate(terms)}
         self._idf = idf.astype(np.float32)
+        # Of a batch of short texts most words occur again.
+        self._columns = lru_cache(maxsize=_WORDS_KEPT)(self._columns_of)
 
     def __call__(self, texts: list[str]) -> csr_matrix:
         """(n, terms) float32."""
-        counts = [Counter(map(self._column.get, parts_of_words(text))) for text in texts]
-        for count in counts:
-            count.pop(None, None)
+        counts = [Counter(chain.from_iterable(map(self._columns, text.lower().split()))) for text in texts]
         indptr = np.cumsum([0, *map(len, counts)])
         columns = np.fromiter((column for count in counts for column in count), np.int32, indptr[-1])
         times = np.fromiter((n for count in counts for n in count.values()), np.float32, indptr[-1])
         values = (1 + np.log(times)) * self._idf[columns]
         return csr_matrix((values, columns, indptr), shape=(len(texts), len(self._column)))
 
+    def _columns_of(self, word: str) -> list[int]:
+        """The known ones among the runs of three to five characters of a word with a blank before and after it.
 
-def parts_of_words(text: str) -> Iterator[str]:
-    """Every run of three to five characters of each word with a blank before and after it; of a short one, all."""
-    for bare in text.lower().split():
-        word = f" {bare} "
+        Of a shorter one all are one run.
+        """
+        padded = f" {word} "
+        found = []
         for size in range(PARTS[0], PARTS[1] + 1):
-            yield from (word[at : at + size] for at in range(max(1, len(word) - size + 1)))
-            if len(word) <= size:
+            found += [padded[at : at + size] for at in range(max(1, len(padded) - size + 1))]
+            if len(padded) <= size:
                 break
+        return [self._column[part] for part in found if part in self._column]
