@@ -139,7 +139,7 @@ def evaluate_texts(
         of_texts = {name: scorer.scores(labelled) for name, scorer in scorers.items()}
         probable = {name: blend.probable(of_texts) for name, blend in blends.items()}
         by_name = {name: -values for name, values in of_texts.items()}
-        by_name |= {name: -found_there.chances for name, found_there in probable.items()}
+        by_name |= {name: -of_blend.chances for name, of_blend in probable.items()}
         texts, best = LabelledTexts.of(labelled.columns, codes.codes), probable.get(BLEND, probable.get(MIXED))
         found.metrics.update(texts.metrics(by_name, best))
         found = replace(found, by_text=texts.scores(by_name, best), texts=texts.whole)

@@ -10,7 +10,7 @@ _PRIOR = 0.5
 hundred texts to fit on it holds them together, with a thousand it is hardly felt."""
 CAUTION = 0.2
 """What the logits of the farthest text lose: it is farther than the validation texts, which the weights are fitted on,
-and they would be too sure of it. Chosen among three on real descriptions."""
+and they would be too sure of it. Chosen among five on real descriptions and validation entries."""
 _STEPS = 101
 
 
@@ -110,9 +110,9 @@ class Blend:
 
     @property
     def heard(self) -> list[str]:
-        """The scorers whose scores change an answer; all, where none has a weight."""
-        has_say = [name for name, weight in self.weights.items() if weight or self.far.get(name)]
-        return has_say or list(self.weights)
+        """The scorers whose scores change an answer, the gauge among them; all, where none has a weight."""
+        has_say = {name for name, weight in self.weights.items() if weight or self.far.get(name)}
+        return [name for name in self.weights if name in has_say or name == self.gauge] or list(self.weights)
 
     def probabilities(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n, L) from (n, L) of each scorer that is heard; rows sum to 1."""

@@ -23,7 +23,7 @@ MIXED, BLEND = "mixed", "blend"
 BLEND_WITHOUT = "blend_without_"
 GIVEN = {TITLE: 4.0}
 """What the title counts for the farthest texts. Nothing to fit it on: index entries are found without it, descriptions
-by those who do the business are not. Chosen among four on real descriptions."""
+by those who do the business are not. Chosen among five on real descriptions and validation entries."""
 KIND = "entry"
 """What an index entry is among the texts below a code."""
 

@@ -84,8 +84,8 @@ def answers(index: "Index", texts: Sequence[str], k: int, threshold: float) -> l
         raise NaicsError(f"a threshold of {threshold}: give a probability above 0, at most 1.")
     if not texts:
         return []
-    heard = index.heard(texts)
-    reading, chances = heard.reading, heard.chances
+    judged = index.judge(texts)
+    reading, chances = judged.reading, judged.chances
     order = np.argsort(-chances, axis=1, kind="stable")[:, :k]
     levels = _levels(index, chances)
     found = []
@@ -98,8 +98,8 @@ def answers(index: "Index", texts: Sequence[str], k: int, threshold: float) -> l
                 text=text,
                 answer=likely[-1] if likely else None,
                 levels=levels[row],
-                candidates=_candidates(index, heard.points[row], text, order[row], chances[row]),
-                activities=_activities(index, parts, heard.of_parts[mine], threshold),
+                candidates=_candidates(index, judged.points[row], text, order[row], chances[row]),
+                activities=_activities(index, parts, judged.of_parts[mine], threshold),
                 notes=_notes(texts[row], text, reading.familiarity[row]),
             )
         )

@@ -130,7 +130,7 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Judgement:
     """What an index makes of n texts.
 
     Attributes:
@@ -238,7 +238,7 @@ class Index:
         words are unknown, such as of another language, is answered with less certainty the fewer of them are known; an
         empty one with none.
         """
-        return self.heard(texts).chances
+        return self.judge(texts).chances
 
     def predict(self, texts: Sequence[str], level: int = 6) -> np.ndarray:
         """(n,) the likeliest code of a level for each text, 2 to 6 digits."""
@@ -260,14 +260,14 @@ class Index:
         """
         return answers(self, [texts] if isinstance(texts, str) else list(texts), k, threshold)
 
-    def heard(self, texts: Sequence[str]) -> "Heard":
+    def judge(self, texts: Sequence[str]) -> Judgement:
         """n texts read as they stand, then by the parts that count."""
         reading = Reading.of(texts, self.known_beginnings)
         read = self.read(reading.texts)
         whole = self.probable(read)
         reading = reading.where_parts_count(whole)
         of_parts = self.probable(self.read(reading.parts)).chances if reading.parts else whole.chances[:0]
-        return Heard(reading, read.points, of_parts, reading.together(whole, of_parts))
+        return Judgement(reading, read.points, of_parts, reading.together(whole, of_parts))
 
     def probable(self, read: Embeddings) -> Probable:
         """Of n texts as they stand."""

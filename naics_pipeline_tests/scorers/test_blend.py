@@ -92,6 +92,10 @@ def test_what_is_given_is_not_fitted_and_speaks_of_far_texts_alone() -> None:
         blend.probabilities(of_best | {"title": np.zeros((1, 12))}), abs=1e-6
     )
     assert blend.heard == ["near", "words", "title"]
+    assert Blend({"near": 0.0, "words": 1.0}, {"near": 0.0, "words": 0.0}, "near", (0.0, 1.0)).heard == [
+        "near",
+        "words",
+    ]
     assert Blend.fit(scores, right, None, {"title": 4.0}).heard == ["near", "words"]
 
 
