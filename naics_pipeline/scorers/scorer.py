@@ -100,5 +100,7 @@ def products(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     By PyTorch, whose threads have just read the texts: those of NumPy's own BLAS would wait for work beside them and
     make the next search twice as slow.
     """
-    found: np.ndarray = (torch.from_numpy(rows) @ torch.from_numpy(columns).T).numpy()
+    # A frame's columns cannot be written to, which PyTorch warns of.
+    left, right = (torch.from_numpy(np.require(values, requirements="W")) for values in (rows, columns))
+    found: np.ndarray = (left @ right.T).numpy()
     return found

@@ -12,6 +12,9 @@ from naics_pipeline.scorers.parts import part_weights, parts_count, split_parts,
 MOST_CHARACTERS, MOST_PARTS = 2000, 20
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _BEGINNING = 5
+_STAYS = 0.25
+"""Of the probabilities of a text none of whose words is known. "Sushi" and "daycare" are in no text of the
+classification, and the base knows them: the order of codes is worth keeping, and little certainty."""
 _ENOUGH = 0.5
 """Share of known words from which a text counts as one of this language: every description by a business owner that
 was looked at has it (the lowest 0.5, one in a hundred below 0.71), French and German sentences have 0.2 to 0.4."""
@@ -87,5 +90,6 @@ class Reading:
             parts: (P, L) of the parts.
         """
         chances = with_parts(whole, parts, self.owner, part_weights(self.parts, self.number))
-        sure = self.familiarity[:, None]
-        return sure * chances + (1 - sure) / chances.shape[1]
+        is_text = np.array([any(map(str.isalpha, text)) for text in self.texts], dtype=bool)
+        sure = np.where(is_text, _STAYS + (1 - _STAYS) * self.familiarity, 0)[:, None]
+        return np.asarray(sure * chances + (1 - sure) / chances.shape[1])
