@@ -7,6 +7,7 @@ Asks the index of the settings' data directory with the unseen entries that lie 
 """
 
 import argparse
+import csv
 import json
 import re
 import shutil
@@ -64,9 +65,10 @@ def _file_of(rows: int, directory: Path) -> Work:
     """Every row is another text, and one in a thousand has none."""
     texts = _texts()
     numbered = (f"{texts[row % len(texts)]} {row // len(texts) or ''}".strip() for row in range(rows))
-    frame = pl.DataFrame({"text": ["" if row % 1000 == 999 else text for row, text in enumerate(numbered)]})
-    frame.write_csv(directory / "in.csv")
-    del frame
+    with (directory / "in.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text"])
+        writer.writerows(["" if row % 1000 == 999 else text] for row, text in enumerate(numbered))
     index = _index()
     return lambda: print(classify_file(index, Task(directory / "in.csv", directory / "out.csv", Coding("text", 3))))
 
