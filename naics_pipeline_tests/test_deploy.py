@@ -5,14 +5,20 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
+import kubernetes_validate
 import pytest
 import yaml
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.launcher import LaunchRunContext
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from mlflow import MlflowClient
 
 from naics_pipeline.settings import Settings
@@ -86,11 +92,126 @@ def test_what_the_instance_reads_from_the_environment_is_set():
         assert name in set_for_all
 
 
-def test_kubernetes_is_chosen_by_settings_that_exist():
-    (deployment,) = read("kubernetes.yaml")["dagster-user-deployments"]["deployments"]
-    chosen = {variable["name"]: variable["value"] for variable in deployment["env"]}
+def manifests() -> dict[tuple[str, str], dict]:
+    """Those of the cluster, by kind and name."""
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    found = {(part["kind"], part["metadata"]["name"]): part for part in parts}
+    assert len(found) == len(parts)
+    return found
+
+
+def test_kubernetes_knows_every_key_of_its_manifests():
+    for part in manifests().values():
+        kubernetes_validate.validate(part, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_every_part_of_the_cluster_finds_what_it_names():
+    parts = manifests()
+    pods = {
+        name: part["spec"]["template"] for (kind, name), part in parts.items() if "template" in part.get("spec", {})
+    }
+    assert set(pods) == {"postgres", "mlflow", "code", "webserver", "daemon"}
+    for name, pod in pods.items():
+        spec = pod["spec"]
+        (container,) = spec["containers"]
+        assert pod["metadata"]["labels"] == {"part": name}
+        for kind, other in named(spec):
+            assert other == "naics" if kind == "Secret" else (kind, other) in parts, name
+        claims = parts.get(("StatefulSet", name), {}).get("spec", {}).get("volumeClaimTemplates", ())
+        volumes = {claim["metadata"]["name"] for claim in claims} | {
+            volume["name"] for volume in spec.get("volumes", ())
+        }
+        assert {mount["name"] for mount in container.get("volumeMounts", ())} == volumes, name
+    for service in (part["spec"] for (kind, _), part in parts.items() if kind == "Service"):
+        assert service.get("type", "ClusterIP") == "ClusterIP", "nothing is open unless somebody opens it"
+        (container,) = pods[service["selector"]["part"]]["spec"]["containers"]
+        assert [port["port"] for port in service["ports"]] == [port["containerPort"] for port in container["ports"]]
+    (location,) = read("workspace.yaml")["load_from"]
+    assert ("Service", location["grpc_server"]["host"]) in parts
+    chosen = parts["ConfigMap", "naics"]["data"]
+    assert chosen["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert Settings(orchestration={"executor": chosen["NAICS__ORCHESTRATION__EXECUTOR"]})
     assert (REPOSITORY / "conf" / "profiles" / f"{chosen['NAICS_PROFILE']}.yaml").is_file()
+    assert not any(word in key for key in chosen for word in ("PASSWORD", "SECRET", "ACCESS_KEY"))
+
+
+def named(spec: object) -> set[tuple[str, str]]:
+    """(kind, name) of everything that a pod's specification refers to."""
+    kinds = {"configMap": "ConfigMap", "configMapRef": "ConfigMap", "configMapKeyRef": "ConfigMap"}
+    kinds |= {"secret": "Secret", "secretRef": "Secret", "secretKeyRef": "Secret"}
+    found: set[tuple[str, str]] = set()
+    for key, value in spec.items() if isinstance(spec, dict) else enumerate(spec if isinstance(spec, list) else ()):
+        if key in kinds:
+            found.add((kinds[key], value["name"]))
+        elif key == "serviceAccountName":
+            found.add(("ServiceAccount", value))
+        else:
+            found |= named(value)
+    return found
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[tuple[Path, list[tuple[str, dict]]]]:
+    """The configuration of a client, and what it has asked the server of a cluster to make: (path, manifest)."""
+    asked: list[tuple[str, dict]] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append((self.path, json.loads(body)))
+            self.send_response(201)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever).start()
+        access = {
+            "clusters": [{"name": "of", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "contexts": [{"name": "of", "context": {"cluster": "of", "user": "of"}}],
+            "users": [{"name": "of", "user": {}}],
+            "current-context": "of",
+        }
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(access))
+        yield tmp_path / "kubeconfig", asked
+        server.shutdown()
+
+
+def test_a_run_in_the_cluster_is_a_pod_of_the_code_with_its_environment(cluster, tmp_path, monkeypatch):
+    kubeconfig, asked = cluster
+    parts = manifests()
+    config = yaml.safe_load(parts["ConfigMap", "dagster-instance"]["data"]["dagster.yaml"])
+    launcher = config.pop("run_launcher")
+    assert config == read("dagster.yaml"), "but for the launcher the instance of several machines"
+    launcher["config"] |= {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
+    of_this_machine = {key: value for key, value in config.items() if key not in OF_ONE_MACHINE_ONLY}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(of_this_machine | {"run_launcher": launcher}))
+    monkeypatch.setenv("POD_NAMESPACE", "of-codes")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    repository = RepositoryPythonOrigin("python", ModuleCodePointer("naics_pipeline.definitions", "defs"), "the-image")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run = instance.create_run_for_job(
+            dg.Definitions(jobs=[nothing]).resolve_job_def("nothing"),
+            job_code_origin=JobPythonOrigin("nothing", repository),
+        )
+        instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
+    ((path, job),) = asked
+    assert path == "/apis/batch/v1/namespaces/of-codes/jobs"
+    kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == "the-image"
+    assert container["envFrom"] == [{"configMapRef": {"name": "naics"}}, {"secretRef": {"name": "naics"}}]
+    assert {"name": "POD_NAMESPACE", "value": "of-codes"} in container["env"], "it launches the pods of its steps"
+    assert {kind for kind, other in named(pod) if kind != "Secret" and (kind, other) not in parts} == set()
+    assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == ("dagster", False)
+    assert pod["securityContext"] == {"runAsNonRoot": True, "runAsUser": 1000}
+
+
+@dg.job
+def nothing() -> None:
+    pass
 
 
 def as_postgres(command: list[str]) -> list[str]:

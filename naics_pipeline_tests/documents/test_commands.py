@@ -43,7 +43,7 @@ def value_of(line: Line, *options: str) -> str:
 @pytest.mark.parametrize("line", [line for line in LINES if line.words[0] not in CHECKED_ELSEWHERE], ids=str)
 def test_a_command_of_another_program_is_one_we_know(line):
     known = {"source conf/env.sh", "source .venv/bin/activate", "python3.11 -m venv .venv", "pytest"}
-    others = {"cp", "curl", "docker", "helm", "torchrun", "uv", ".venv/bin/python"}
+    others = {"cp", "curl", "docker", "kubectl", "torchrun", "uv", ".venv/bin/python"}
     assert " ".join(line.words) in known or line.words[0] in others
     paths = [word for word in line.words if word.startswith("deploy/") and word != "deploy/.env"]
     assert all((REPOSITORY / path).is_file() for path in paths)
