@@ -8,7 +8,7 @@ import polars as pl
 
 from naics_pipeline.evaluation.frozen import Encode
 from naics_pipeline.evaluation.influence import pair_scores
-from naics_pipeline.evaluation.labelled import LabelledTexts
+from naics_pipeline.evaluation.labelled import PARTS, LabelledTexts
 from naics_pipeline.evaluation.retrieval import Queries, search_scores
 from naics_pipeline.evaluation.runs.scores import scores_frame, scores_of_texts, text_keys
 from naics_pipeline.evaluation.structure import EXACT_CODES, structure_scores
@@ -139,7 +139,7 @@ class _Corpus:
         found, keys = search_scores({CODE: -entries}, self.candidates, self.queries), self.labelled_keys
         if self.labelled is not None:
             of_labelled = np.arange(len(self.entries), len(row.asked))
-            given = {CODE: -labelled}, None if row.blended is None else row.blended.at(of_labelled)
+            given = {CODE: -labelled}, {} if row.blended is None else {PARTS: row.blended.at(of_labelled)}
             found.metrics.update(self.labelled.metrics(*given))
             found = replace(found, by_text=self.labelled.scores(*given), texts=self.labelled.whole)
         scores = scores_of_texts(found, self.keys, keys)

@@ -146,6 +146,7 @@ READOUTS = {
     "blend_without_linear": "blended without linear",
     "blend_without_title": "blended without title",
     "parts": "with parts",
+    "mixed_parts": "all three mixed, with parts",
 }
 """How a text's nearness to a code is read from a space; in a metric's name every one but the first is a word of it."""
 

@@ -18,7 +18,8 @@ from naics_pipeline.scorers.ensemble import CODE
 from naics_pipeline.scorers.parts import part_weights, split_parts, with_parts
 
 LABELLED_RANKS = (1, 5, 10)
-PARTS = "parts"
+PARTS, MIXED_PARTS = "parts", "mixed_parts"
+"""Read-outs of a text and its parts: by the best blend there is, and by the one that reads the space alone."""
 
 
 def read_labelled(path: Path) -> pl.DataFrame:
@@ -92,16 +93,15 @@ class LabelledTexts:
             other_codes=given.filter(pl.col("column").is_null() & pl.col("code").is_not_null()).height,
         )
 
-    def scores(self, scores: Mapping[str, np.ndarray], probable: Probable | None = None) -> dict[str, np.ndarray]:
+    def scores(self, scores: Mapping[str, np.ndarray], by_parts: Mapping[str, Probable]) -> dict[str, np.ndarray]:
         """(T,) by read-out, whether a right code is among the first: labelled/top1, labelled/parts/top5, ...
 
         Args:
             scores: read-out → (R, L), of which less is better, in the order of the rows.
-            probable: of the R rows; with it there is the read-out of texts and parts together.
+            by_parts: read-out of texts and parts together → what it says of each of the R rows.
         """
         by_readout = {readout: values[self.whole] for readout, values in scores.items()}
-        if probable is not None:
-            by_readout[PARTS] = -self.answers(probable)
+        by_readout |= {readout: -self.answers(probable) for readout, probable in by_parts.items()}
         found: dict[str, np.ndarray] = {}
         for readout, values in by_readout.items():
             mark = "" if readout == CODE else f"{readout}/"
@@ -112,17 +112,17 @@ class LabelledTexts:
         """(T, L) probabilities of the texts, their parts taken in."""
         return with_parts(probable.at(self.whole), probable.chances[self.parts], self.text, self.weight)
 
-    def metrics(self, scores: Mapping[str, np.ndarray], probable: Probable | None = None) -> dict[str, float]:
+    def metrics(self, scores: Mapping[str, np.ndarray], by_parts: Mapping[str, Probable]) -> dict[str, float]:
         """Means of `scores`, how many texts there are and are left out, and how far probabilities hold."""
         found = {"labelled/texts": float(len(self.whole)), "labelled/left_out": float(self.left_out)}
         found["labelled/other_codes"] = float(self.other_codes)
-        hits = self.scores(scores, probable)
+        hits = self.scores(scores, by_parts)
         found |= {name: float(values.mean()) if values.size else float("nan") for name, values in hits.items()}
-        if probable is not None:
+        for readout, probable in by_parts.items():
             answers = self.answers(probable)
             right = self.is_right[np.arange(len(answers)), answers.argmax(axis=1)]
             measured = calibration_metrics(answers.max(axis=1), right)
-            found |= {f"labelled/{PARTS}/{name}": value for name, value in measured.items()}
+            found |= {f"labelled/{readout}/{name}": value for name, value in measured.items()}
         return found
 
 

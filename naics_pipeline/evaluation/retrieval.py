@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from naics_pipeline.evaluation.compare import calibration_intervals
-from naics_pipeline.evaluation.labelled import LabelledTexts
+from naics_pipeline.evaluation.labelled import MIXED_PARTS, PARTS, LabelledTexts
 from naics_pipeline.scorers.calibration import calibration_metrics
 from naics_pipeline.scorers.embedding import EmbeddingScorer
 from naics_pipeline.scorers.ensemble import BLEND, CODE, MIXED, CalibratedBlend, blends_of, scorers_of_space, scores_of
@@ -140,9 +140,12 @@ def evaluate_texts(
         probable = {name: blend.probable(of_texts) for name, blend in blends.items()}
         by_name = {name: -values for name, values in of_texts.items()}
         by_name |= {name: -of_blend.chances for name, of_blend in probable.items()}
-        texts, best = LabelledTexts.of(labelled.columns, codes.codes), probable.get(BLEND, probable.get(MIXED))
-        found.metrics.update(texts.metrics(by_name, best))
-        found = replace(found, by_text=texts.scores(by_name, best), texts=texts.whole)
+        texts = LabelledTexts.of(labelled.columns, codes.codes)
+        by_parts = {
+            name: probable[blend] for name, blend in ((PARTS, BLEND), (MIXED_PARTS, MIXED)) if blend in probable
+        }
+        found.metrics.update(texts.metrics(by_name, by_parts))
+        found = replace(found, by_text=texts.scores(by_name, by_parts), texts=texts.whole)
     return found
 
 

@@ -45,7 +45,7 @@ def test_codes_of_another_vintage_are_counted_apart_and_the_best_right_code_coun
     )
     assert (texts.left_out, texts.other_codes) == (2, 2)
     scores = np.array([[0, 1, 2], [2, 1, 0], [0, 1, 2], [0, 1, 2]], dtype=float)
-    found = texts.metrics({"code": scores})
+    found = texts.metrics({"code": scores}, {})
     assert found == {
         "labelled/texts": 2,
         "labelled/left_out": 2,
@@ -63,7 +63,7 @@ def test_parts_reach_their_own_text_alone(tmp_path: Path) -> None:
     sure = np.eye(3)
     # Old, its two parts, Corn, "Soy, power", Soy, power: only the last part is sure of the right code.
     chances = np.array([sure[2], sure[1], sure[1], sure[1], [0.4, 0.3, 0.3], [0.3, 0.3, 0.4], sure[2]])
-    found = texts.metrics({"code": -chances}, Probable(chances, np.ones(7)))
+    found = texts.metrics({"code": -chances}, {"parts": Probable(chances, np.ones(7))})
     assert found["labelled/top1"] == 0.5
     assert found["labelled/parts/top1"] == 1
 
@@ -85,6 +85,6 @@ def test_ties_against_every_order_of_the_tied() -> None:
 
 def test_without_any_text_there_are_names_but_no_values(tmp_path: Path) -> None:
     texts = LabelledTexts.of(rows(tmp_path, "text,codes\nOld,999990\n"), CANDIDATES)
-    found = texts.metrics({"code": np.zeros((1, 3))}, Probable(np.full((1, 3), 1 / 3), np.ones(1)))
+    found = texts.metrics({"code": np.zeros((1, 3))}, {"parts": Probable(np.full((1, 3), 1 / 3), np.ones(1))})
     assert np.isnan(found["labelled/parts/top1"])
     assert found["labelled/left_out"] == 1

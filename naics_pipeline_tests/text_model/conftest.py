@@ -12,8 +12,10 @@ from naics_pipeline.settings import Settings
 from naics_pipeline.text_model.curriculum.stage import Stage
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.training import loop, report
+from naics_pipeline.text_model.training.batches import Batch
 from naics_pipeline.text_model.training.inputs import TrainingInputs, load_inputs
-from naics_pipeline_tests.text_model.small import STAGE, Frames, all_frames, few_frames, settings_of
+from naics_pipeline.text_model.training.module import StageModule
+from naics_pipeline_tests.text_model.small import STAGE, Frames, all_frames, few_frames, module_of, settings_of, whole
 
 Run = Callable[..., loop.StageResult]
 InputsOf = Callable[..., TrainingInputs]
@@ -94,6 +96,12 @@ def inputs_of(frames, tmp_path_factory) -> InputsOf:
         return made[key]
 
     return load
+
+
+@pytest.fixture
+def one_step(inputs_of, tiny_base: Path) -> tuple[StageModule, list[Batch]]:
+    settings = whole(settings_of(tiny_base))
+    return module_of(inputs_of(settings), settings)
 
 
 @pytest.fixture

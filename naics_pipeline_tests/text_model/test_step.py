@@ -6,17 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import normalize
 
-from naics_pipeline.settings import Adapter, Adapters
 from naics_pipeline.text_model.model import CodeVectors
-from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT
+from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS
 from naics_pipeline.text_model.training.batches import Batch, validation_batch
 from naics_pipeline.text_model.training.inputs import EXAMPLE, PHRASE, SENTENCE, TITLE
 from naics_pipeline.text_model.training.module import StageModule, pairs_of
 from naics_pipeline_tests.text_model.small import (
-    CACHED,
-    STAGE,
     changed,
     example_set,
     gradients,
@@ -44,12 +40,6 @@ def terms(
     return module.objective(module.view(batch, queries, codes, short, module.model.offset))
 
 
-def learned(module: StageModule) -> list[tuple[str, torch.nn.Parameter]]:
-    """Parameters of the model by their names there, and those of the objective."""
-    own = [(f"objective.{name}", value) for name, value in module.objective.named_parameters()]
-    return [*module.model.named_parameters(), *own]
-
-
 def alone(batch: Batch, position: int) -> Batch:
     """The batch with one of its queries and no other."""
     one = {name: batch[name][[position]] for name in ("query_row", "query_code", "query_under", "left_channel")}
@@ -57,12 +47,6 @@ def alone(batch: Batch, position: int) -> Batch:
     return (
         batch | one | {"left_row": batch["left_row"][left], "left_of": torch.zeros(int(left.sum()), dtype=torch.long)}
     )
-
-
-@pytest.fixture
-def one_step(inputs_of, tiny_base: Path) -> tuple[StageModule, list[Batch]]:
-    settings = whole(settings_of(tiny_base))
-    return module_of(inputs_of(settings), settings)
 
 
 def stirred(module: StageModule) -> StageModule:
@@ -230,97 +214,6 @@ def test_the_space_starts_as_the_projected_means_of_the_bases_vectors(one_step) 
 
 
 # What learns
-
-
-def moved(module: StageModule, batches: list[Batch], steps: int = 2) -> set[str]:
-    """Names of parameters that some steps change."""
-    module.train()
-    before = {name: value.clone() for name, value in learned(module)}
-    optimizer = module.configure_optimizers()["optimizer"]
-    for _, batch in zip(range(steps), batches, strict=False):
-        optimizer.zero_grad()
-        total_loss(module, batch).backward()
-        optimizer.step()
-    return {name for name, value in learned(module) if not torch.equal(value, before[name])}
-
-
-def adapters_of(names: set[str], adapter: str) -> set[str]:
-    return {name for name in names if f".{adapter}." in name and "lora_" in name}
-
-
-def test_every_weight_of_every_adapter_moves_in_a_step_and_none_of_the_base(one_step) -> None:
-    module, batches = one_step
-    names = {name for name, _ in learned(module)}
-    changed_names = moved(module, batches)
-    for adapter in (SHORT, *LONG_CHANNELS):
-        # Two matrices, six linear layers, two blocks.
-        assert len(adapters_of(names, adapter)) == 24
-        assert adapters_of(changed_names, adapter) == adapters_of(names, adapter)
-    assert not {name for name in changed_names if name.startswith("encoder.") and "lora_" not in name}
-    assert {
-        "offset",
-        "fusion.log_share",
-        "fusion.log_radius",
-        "fusion.log_text_radius",
-        "objective.log_scale",
-    } <= changed_names
-    assert not {name for name in changed_names if name.startswith("fusion.projection")}
-
-
-def test_an_adapter_of_the_top_block_leaves_the_others_to_the_base(inputs_of, tiny_base: Path) -> None:
-    settings = settings_of(tiny_base, CACHED)
-    names = moved(*module_of(inputs_of(settings), settings))
-    assert len(adapters_of(names, SHORT)) == 24
-    for adapter in LONG_CHANNELS:
-        assert len(adapters_of(names, adapter)) == 12
-        assert all(".layer.1." in name for name in adapters_of(names, adapter))
-
-
-def test_without_blocks_there_is_no_adapter_and_nothing_is_learned(inputs_of, tiny_base: Path) -> None:
-    none = Adapters(short=Adapter(blocks=0), description=Adapter(), excluded=Adapter(blocks=0))
-    settings = settings_of(tiny_base, {"adapters": none, "base_share": 0.0})
-    module, batches = module_of(inputs_of(settings), settings)
-    before = module.tables.short.values.clone(), module.tables.long["excluded"].values.clone()
-    names = moved(module, batches)
-    assert not adapters_of(names, SHORT) | adapters_of(names, "excluded")
-    # The one beside them learns none the less.
-    assert len(adapters_of(names, "description")) == 24
-    module.tables.renew(module.model)
-    assert torch.equal(module.tables.short.values, before[0])
-    assert torch.equal(module.tables.long["excluded"].values, before[1])
-
-
-def test_full_fine_tuning_moves_a_base_of_its_own(inputs_of, tiny_base: Path) -> None:
-    settings = settings_of(tiny_base, {"short_text": "full"})
-    names = moved(*module_of(inputs_of(settings), settings))
-    assert not adapters_of(names, SHORT)
-    own = {name for name in names if name.startswith("encoder.full.")}
-    assert all(
-        any(f".layer.{block}.{part}" in name for name in own) for block in (0, 1) for part in ("attention", "output")
-    )
-    assert not {name for name in names if name.startswith("encoder.model.") and "lora_" not in name}
-
-
-def test_adapters_stay_at_rate_zero_and_the_fusion_learns(inputs_of, tiny_base: Path) -> None:
-    settings = settings_of(tiny_base)
-    names = moved(*module_of(inputs_of(settings), settings, STAGE.model_copy(update={"adapter_rate": 0.0})))
-    assert not {name for name in names if name.startswith("encoder.")}
-    assert "offset" in names
-
-
-def test_a_share_of_the_base_stays_in_what_short_text_says(inputs_of, tiny_base: Path) -> None:
-    settings = settings_of(tiny_base, {"base_share": 0.4})
-    module, batches = module_of(inputs_of(settings), settings)
-    base = module.tables.short.values.clone()
-    torch.testing.assert_close(base, module.tables.base_short, atol=1e-5, rtol=1e-5)
-    moved(module, batches)
-    module.tables.renew(module.model)
-    module.eval()
-    tuned = module.model.read(SHORT, module.plan.inputs.short.tokens).detach()
-    assert not torch.allclose(tuned, base, atol=1e-3)
-    torch.testing.assert_close(
-        module.tables.short.values, normalize(0.6 * tuned + 0.4 * base, dim=-1), atol=1e-5, rtol=1e-5
-    )
 
 
 # What is held out
