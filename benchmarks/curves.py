@@ -1,4 +1,4 @@
-"""Quality against one setting at a time, on validation entries: `python -m benchmarks curves`.
+"""Quality against one setting at a time, on validation entries: `python -m benchmarks curves [SETTING…]`.
 
 Every point places the codes anew, by the last stage of the curriculum alone and with the adapters as 00_short_text left
 them, which takes a minute or two where whole training takes half an hour. So the points compare with one another and
@@ -121,9 +121,13 @@ def with_value(settings: Settings, key: str, value: Any) -> Settings:
     return settings.model_copy(update={section: getattr(settings, section).model_copy(update={name: value})})
 
 
-def main(_: list[str]) -> None:
+def main(names: list[str]) -> None:
+    if unknown := set(names) - set(CURVES):
+        raise SystemExit(f"no curve of {', '.join(sorted(unknown))}; there are {', '.join(CURVES)}")
     bench = Bench(config.load().settings)
     for key, values in CURVES.items():
+        if names and key not in names:
+            continue
         print(f"### {key}\n\n| {key.partition('.')[2]} | {' | '.join(SHOWN)} |\n| --- {'| --- ' * len(SHOWN)}|")
         for value in values:
             found = bench.point(with_value(bench.settings, key, value))
