@@ -109,6 +109,7 @@ def test_each_read_out_is_a_row_of_its_own() -> None:
         "labelled/other_codes": 27.0,
         "labelled/top1": 0.31,
         "labelled/parts/top1": 0.35,
+        "labelled/mixed_parts/top1": 0.33,
     }
     whole = content(queries={"text": text, "tfidf": {"query_top1": 0.55}}, structure={"text": {**text, "ndcg@10": 0.9}})
     page = render(whole)
@@ -118,6 +119,7 @@ def test_each_read_out_is_a_row_of_its_own() -> None:
     assert row(held_out, "Text model: all three mixed") == ["0.700", "0.650"]
     assert row(held_out, "TF‑IDF") == ["0.550", "–"]
     assert row(labelled, "Text model: with parts") == ["0.350"]
+    assert row(labelled, "Text model: all three mixed, with parts") == ["0.330"]
     assert "299 labelled texts" in page
     assert "7 texts all of whose codes" in page
     assert "mixed/weight" not in page
