@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_PRIOR = 0.5
-"""Of the squared weights, in units of each scorer's spread, against the log likelihood of all texts together: with a
-hundred texts to fit on it holds them together, with a thousand it is hardly felt."""
+_PRIOR, _EXPECTED_PRIOR = 0.5, 10.0
+"""What a squared step of a weight, from 0 or from what was expected of it, costs against the log likelihood of all
+texts together; in units of each scorer's spread. With a hundred texts to fit on it holds them together, with a thousand
+it is hardly felt."""
 CAUTION = 0.2
 """What the logits of the farthest text lose: it is farther than the validation texts, which the weights are fitted on,
 and they would be too sure of it. Chosen among five on real descriptions and validation entries."""
@@ -62,6 +63,7 @@ class Blend:
         right: np.ndarray,
         gauge: str | None = None,
         given: Mapping[str, float] | None = None,
+        expected: Mapping[str, tuple[float, float]] | None = None,
     ) -> "Blend":
         """The weights of greatest likelihood.
 
@@ -70,6 +72,8 @@ class Blend:
             right: (V,) position of each text's code; without any text all weights are 1.
             gauge: one of the scorers; None: all texts are read alike.
             given: scorers that are not fitted, with their v; w is 0. Without a gauge they have no say.
+            expected: scorer → (w, v), one over the spread of its scores, that few texts are to leave only slowly; None:
+                nothing is known of any scorer.
         """
         from scipy.optimize import minimize
 
@@ -83,7 +87,8 @@ class Blend:
         own = stacked[:, np.arange(len(right)), right]
         known = () if gauge is None else tuple(np.quantile(scores[gauge].max(axis=1), np.linspace(0, 1, _STEPS)))
         far = np.zeros(len(right)) if gauge is None else _farness(scores[gauge], known)
-        pull = _PRIOR / len(right)
+        mean = np.array([(expected or {}).get(name, (0.0, 0.0)) for name in names]).T.ravel()
+        pull = (_PRIOR if expected is None else _EXPECTED_PRIOR) / len(right)
 
         def loss(both: np.ndarray) -> tuple[float, np.ndarray]:
             weights, further = both.reshape(2, -1)
@@ -95,7 +100,8 @@ class Blend:
             shares /= total
             value = ((np.log(total) + highest)[:, 0] - (of_text * own).sum(axis=0)).mean()
             slope = np.einsum("vl,svl->sv", shares, stacked) - own
-            return value + pull * both @ both, np.append(slope.mean(1), (slope * far).mean(1)) + 2 * pull * both
+            step = both - mean
+            return value + pull * step @ step, np.append(slope.mean(1), (slope * far).mean(1)) + 2 * pull * step
 
         start = np.repeat([1.0, 0.0], len(names))
         bounds = [(0, None)] * len(names) + [(None, None)] * len(names)

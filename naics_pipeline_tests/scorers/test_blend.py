@@ -99,6 +99,28 @@ def test_what_is_given_is_not_fitted_and_speaks_of_far_texts_alone() -> None:
     assert Blend.fit(scores, right, None, {"title": 4.0}).heard == ["near", "words"]
 
 
+def test_few_texts_leave_the_expected_weights_slowly_and_many_go_where_they_lead() -> None:
+    def weights(count: int, expected: dict[str, tuple[float, float]] | None) -> np.ndarray:
+        right = np.random.default_rng(3).integers(0, 12, count)
+        scores = {"good": guesses(4, count, 12), "chance": guesses(5, count, 12)}
+        scores["good"][np.arange(count), right] += 0.5
+        found = Blend.fit(scores, right, expected=expected).weights
+        return np.array(
+            [found[name] * (values - values.max(axis=1, keepdims=True)).std() for name, values in scores.items()]
+        )
+
+    expected = {"good": (0.5, 0.0), "chance": (1.0, 0.0)}
+    assert weights(2, expected) == pytest.approx([0.5, 1.0], abs=0.2)
+    assert weights(20_000, expected) == pytest.approx(weights(20_000, None), abs=0.05)
+    assert weights(20_000, None) != pytest.approx([0.5, 1.0], abs=0.5)
+
+
+def test_a_scorer_nobody_expected_anything_of_is_expected_to_say_nothing() -> None:
+    scores, right = near_and_far(37)
+    named = Blend.fit(scores, right, "near", expected={"near": (1.0, 0.0), "words": (0.0, 0.0)})
+    assert Blend.fit(scores, right, "near", expected={"near": (1.0, 0.0)}) == named
+
+
 def test_without_texts_all_count_one_and_nothing_is_calibrated() -> None:
     nothing = {"a": np.empty((0, 3)), "b": np.empty((0, 3))}
     fitted = CalibratedBlend.fit(nothing, np.empty(0, dtype=int))

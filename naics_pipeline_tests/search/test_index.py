@@ -162,7 +162,8 @@ def test_several_activities_are_told_apart_by_the_part_that_led_to_each(index: I
     ],
 )
 def test_any_text_gets_an_answer_that_owns_its_doubts(text: str, says: str | None, index: Index) -> None:
-    (answer,) = index.search(text)
+    # Of a text without a known word a sector of two of the five codes gets at most 1/4 + 2 * (3/4) / 5.
+    (answer,) = index.search(text, threshold=0.56)
     assert len(answer.candidates) == 5
     if says is not None:
         assert says in answer.notes[0]
