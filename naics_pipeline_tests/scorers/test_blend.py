@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from naics_pipeline.scorers.blend import CAUTION, Blend
-from naics_pipeline.scorers.ensemble import CalibratedBlend, blends_of
+from naics_pipeline.scorers.ensemble import EXPECTED, CalibratedBlend, blends_of
 
 
 def guesses(seed: int, *shape: int) -> np.ndarray:
@@ -119,6 +119,16 @@ def test_a_scorer_nobody_expected_anything_of_is_expected_to_say_nothing() -> No
     scores, right = near_and_far(37)
     named = Blend.fit(scores, right, "near", expected={"near": (1.0, 0.0), "words": (0.0, 0.0)})
     assert Blend.fit(scores, right, "near", expected={"near": (1.0, 0.0)}) == named
+
+
+def test_blends_that_hear_words_expect_something_of_their_scorers_and_those_of_the_space_do_not() -> None:
+    scores, right = near_and_far(47)
+    space = {"code": scores["words"][:40], "nearest_entry": scores["near"][:40]}
+    every = space | {"lexical": guesses(48, 40, 12)}
+    expecting = Blend.fit(every, right[:40], "nearest_entry", expected=EXPECTED)
+    assert CalibratedBlend.fit(every, right[:40]).blend == expecting
+    assert expecting != Blend.fit(every, right[:40], "nearest_entry")
+    assert CalibratedBlend.fit(space, right[:40]).blend == Blend.fit(space, right[:40], "nearest_entry")
 
 
 def test_without_texts_all_count_one_and_nothing_is_calibrated() -> None:
