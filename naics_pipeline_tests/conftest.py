@@ -14,11 +14,18 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 
 from naics_pipeline.settings import Download
 from naics_pipeline.taxonomy import census, text, tree
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time() -> None:
+    """What a test draws is the same in every run, and whatever ran before it in the same process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

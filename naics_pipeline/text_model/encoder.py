@@ -71,6 +71,8 @@ class TextEncoder(nn.Module):
     def _lora(self, model: nn.Module, adapter: Adapter) -> Any:
         from peft import LoraConfig
 
+        from naics_pipeline.text_model.lora import OneProduct
+
         blocks = _blocks(model, self.depth)
         first = 0 if adapter.blocks is None else self.depth - adapter.blocks
         names = {id(block): name for name, block in model.named_modules()}
@@ -82,13 +84,15 @@ class TextEncoder(nn.Module):
         ]
         if not targets:
             raise ModelError(f"model.base: no linear layer found in the blocks of {type(model).__name__}.")
-        return LoraConfig(
+        config = LoraConfig(
             r=adapter.rank,
             lora_alpha=adapter.alpha,
             lora_dropout=adapter.dropout,
             target_modules=targets,
             bias="none",
         )
+        config._register_custom_module({nn.Linear: OneProduct})
+        return config
 
     def _all_adapters_learn(self) -> None:
         for name, parameter in self.model.named_parameters():
@@ -172,18 +176,21 @@ class TextEncoder(nn.Module):
     def encode(self, name: str, texts: Ragged, rows: np.ndarray, tokens_per_group: int) -> Tensor:
         """Vectors of chosen rows, each of at least one token: grouped by length, padded to the group's longest.
 
-        Where they make several groups, the backward pass computes each anew: memory stays at that of one group.
+        Where they make several groups, the backward pass computes each anew but the largest, which it comes to first:
+        memory stays at that of one group.
         """
         device = next(self.model.parameters()).device
         if not len(rows):
             return torch.zeros(0, self.width, device=device)
         groups = length_groups(texts.lengths[rows], tokens_per_group)
+        # Backward passes run from the last to the first.
+        groups.sort(key=lambda group: len(group) * int(texts.lengths[rows[group]].max()))
         parts = []
-        for group in groups:
+        for number, group in enumerate(groups, 1):
             values, mask = texts.padded(rows[group])
             values = values.to(device)
             values = values.float() if values.is_floating_point() else values.long()
-            parts.append(self(name, values, mask.to(device), recompute=len(groups) > 1))
+            parts.append(self(name, values, mask.to(device), recompute=number < len(groups)))
         order = torch.from_numpy(np.argsort(np.concatenate(groups))).to(device)
         return torch.cat(parts)[order]
 

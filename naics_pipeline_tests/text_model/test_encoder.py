@@ -9,6 +9,7 @@ import torch
 from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Adapter, Adapters, Model, Shares
+from naics_pipeline.text_model.base import length_groups
 from naics_pipeline.text_model.encoder import BASE, TextEncoder, hidden_states
 from naics_pipeline.text_model.fusion import Fusion, MixtureOfExperts, drop_channels
 from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged, tokenize
@@ -154,7 +155,7 @@ def test_what_is_recomputed_repeats_the_dropout_of_the_first_time(
         torch.testing.assert_close(recomputed[name], value, msg=name, atol=1e-6, rtol=1e-5)
 
 
-def test_several_groups_keep_little_for_the_backward_pass(tiny_base: Path, tokens: Ragged) -> None:
+def test_several_groups_keep_one_for_the_backward_pass(tiny_base: Path, tokens: Ragged) -> None:
     encoder, many = encoder_of(tiny_base), Ragged.joined([tokens] * 8)
 
     def kept(tokens_per_group: int) -> int:
@@ -168,7 +169,28 @@ def test_several_groups_keep_little_for_the_backward_pass(tiny_base: Path, token
             read(encoder, SHORT, many, tokens_per_group)
         return sum(sizes)
 
-    assert kept(200) < 0.1 * kept(8192)
+    groups = length_groups(many.lengths, 200)
+    padded = [len(group) * int(many.lengths[group].max()) for group in groups]
+    assert len(groups) > 2
+    assert kept(200) < 1.2 * kept(8192) * max(padded) / sum(padded)
+
+
+def test_the_largest_of_several_groups_is_read_once(
+    tiny_base: Path, tokens: Ragged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, many = encoder_of(tiny_base), Ragged.joined([tokens] * 8)
+    groups = length_groups(many.lengths, 200)
+    sizes: list[int] = []
+
+    def counted(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        sizes.append(values.numel())
+        return encode(name, values, mask)
+
+    encode = encoder._encode
+    monkeypatch.setattr(encoder, "_encode", counted)
+    read(encoder, SHORT, many, 200).sum().backward()
+    assert len(sizes) == 2 * len(groups) - 1
+    assert sizes.count(max(sizes)) == 1
 
 
 def test_dropout_is_on_in_training_and_off_in_evaluation(tiny_base: Path, tokens: Ragged) -> None:

@@ -102,7 +102,9 @@ def test_a_rotation_of_the_space_changes_no_term(objective: Objective, name: str
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_descent_lowers_each_term(objective: Objective, name: str) -> None:
-    x, logits = tangents(1).requires_grad_(), torch.randn(N, 4, dtype=torch.float64).requires_grad_()
+    # Far from balance: of a router that is nearly balanced the counted shares jump by more than a descent wins.
+    logits = (torch.randn(N, 4, dtype=torch.float64) + torch.tensor([2, 0, 0, 0])).requires_grad_()
+    x = tangents(1).requires_grad_()
     optimizer, values = torch.optim.Adam([x, logits], lr=0.02), []
     for _ in range(60):
         value = LOSSES[name](view_of(x, logits.softmax(-1)), objective)
