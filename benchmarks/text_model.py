@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from peft.tuners.lora import Linear
 
 from benchmarks.data import WORKBOOKS, texts
 from benchmarks.measure import Row, Work
@@ -16,6 +17,7 @@ from naics_pipeline.settings import Adapter, Adapters, Download, Model, Settings
 from naics_pipeline.taxonomy import census, text
 from naics_pipeline.text_model.base import load_base, load_tokenizer, locate, mean_pool
 from naics_pipeline.text_model.curriculum.stage import Buckets, Stage
+from naics_pipeline.text_model.lora import OneProduct
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.tokens import CHANNELS, Ragged, build_token_cache
 from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
@@ -32,6 +34,7 @@ STEP = f"one training step: {PAIRS} pairs, {NEGATIVES} negatives, {QUERIES} shor
 ROWS = [
     Row("token cache of all codes", "to_token_cache"),
     Row(f"{BATCHES * QUERIES} short texts, forward and backward", "read_grouped", "read_padded"),
+    Row("the same, an adapter as one product; beside it PEFT's two", "read_grouped", "read_by_peft"),
     Row(f"{STEP}; adapters in all blocks", "step_all_blocks", "step_published"),
     Row(f"{STEP}; long texts from cached states", "step_cached", "step_published"),
     Row("one training step of the profile cpu; beside it its transformer alone", "step_cpu", "step_cpu_transformer"),
@@ -154,7 +157,19 @@ def step_published(directory: Path) -> tuple[Work, float]:
 
 def read_grouped(directory: Path) -> Work:
     """As training reads them: batches of like length, adapters in all blocks."""
+    return _readings(*_module(directory, CPU))
+
+
+def read_by_peft(directory: Path) -> Work:
+    """The same by PEFT's own layer: the adapter's product is added to what the frozen matrix says."""
     module, batches = _module(directory, CPU)
+    for layer in module.modules():
+        if isinstance(layer, OneProduct):
+            layer.__class__ = Linear
+    return _readings(module, batches)
+
+
+def _readings(module: StageModule, batches: Batches) -> Work:
     drawn = list(itertools.islice(batches, BATCHES))
 
     def work() -> None:
