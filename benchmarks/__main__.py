@@ -23,7 +23,9 @@ def main(wanted: list[str]) -> None:
             continue
         rows = getattr(importlib.import_module(f"benchmarks.{module.name}"), "ROWS", None)
         if rows:
-            print(table(module.name, rows), flush=True)
+            for line in table(module.name, rows):
+                print(line, flush=True)
+            print()
 
 
 if __name__ == "__main__":

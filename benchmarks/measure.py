@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,8 +22,9 @@ class Row:
     Attributes:
         what: the work in words.
         ours, naive: names of functions of the same module that take a directory and give the work to be measured, so
-            that what is loaded first is not timed. Files in the directory are the size on disk. They give (work, share)
-            where the work is only a share of the whole; time and size are then scaled up.
+            that what is loaded first is not timed. Files in the directory are the size on disk; the one above it is
+            shared by all rows of a table. They give (work, share) where the work is only a share of the whole; time and
+            size are then scaled up.
     """
 
     what: str
@@ -49,25 +50,36 @@ class Cost:
         return [f"{about}{seconds:.3g} ({cpu_seconds:.3g})", memory, disk]
 
 
-def table(module: str, rows: list[Row]) -> str:
-    """Measures all rows and gives them as a Markdown table."""
+def table(module: str, rows: list[Row]) -> Iterator[str]:
+    """Measures all rows; the lines of a Markdown table, each as soon as it is known."""
     columns = ["s (CPU s)", "peak MB", "disk MB"]
     head = ["what", *columns, *(f"naive: {name}" for name in columns), "times less CPU", "times smaller"]
-    lines = [f"### {module} ({platform.processor() or platform.machine()}, Python {platform.python_version()})", ""]
-    lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-    for row in rows:
-        ours = measure(module, row.ours)
-        naive = measure(module, row.naive) if row.naive else None
-        cells = [row.what, *ours.cells(), *(naive.cells() if naive else ["–"] * 3)]
-        faster = f"{naive.cpu_seconds / naive.share / ours.cpu_seconds:.3g}" if naive else "–"
-        smaller = f"{naive.disk_mb / naive.share / ours.disk_mb:.3g}" if naive and ours.disk_mb else "–"
-        lines.append("| " + " | ".join([*cells, faster, smaller]) + " |")
-    return "\n".join([*lines, ""])
+    yield f"### {module} ({platform.processor() or platform.machine()}, Python {platform.python_version()})\n"
+    yield "| " + " | ".join(head) + " |"
+    yield "| --- " * len(head) + "|"
+    measured: dict[str, Cost] = {}
+    with tempfile.TemporaryDirectory() as shared:
+        for row in rows:
+            for name in filter(None, (row.ours, row.naive)):
+                measured[name] = measured.get(name) or measure(module, name, shared)
+            yield line(row.what, measured[row.ours], measured[row.naive] if row.naive else None)
 
 
-def measure(module: str, function: str) -> Cost:
-    """The cost of one function's work in a fresh process, imports and loading not timed but in the memory."""
-    with tempfile.TemporaryDirectory() as directory:
+def line(what: str, ours: Cost, naive: Cost | None) -> str:
+    """A row of the table."""
+    cells = [what, *ours.cells(), *(naive.cells() if naive else ["–"] * 3)]
+    faster = f"{naive.cpu_seconds / naive.share / ours.cpu_seconds:.3g}" if naive else "–"
+    smaller = f"{naive.disk_mb / naive.share / ours.disk_mb:.3g}" if naive and ours.disk_mb else "–"
+    return "| " + " | ".join([*cells, faster, smaller]) + " |"
+
+
+def measure(module: str, function: str, shared: str | None = None) -> Cost:
+    """The cost of one function's work in a fresh process, imports and loading not timed but in the memory.
+
+    Args:
+        shared: the directory above the function's own; None: that of all temporary files.
+    """
+    with tempfile.TemporaryDirectory(dir=shared) as directory:
         command = [sys.executable, "-m", "benchmarks.measure", module, function, directory]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return Cost(**json.loads(output.splitlines()[-1]))

@@ -83,8 +83,9 @@ def _module(directory: Path, model: Model) -> tuple[StageModule, Batches]:
         entries,
         phrases,
         settings,
-        token_cache=directory / "tokens",
-        hidden_cache=directory / "states",
+        # What the base says of all texts takes minutes: once for all rows.
+        token_cache=directory.parent / "tokens",
+        hidden_cache=directory.parent / "states",
         model=text_model,
     )
     return _over(text_model, inputs, settings)
