@@ -101,7 +101,7 @@ def rows_of(settings: Settings, *, short: bool = False) -> dict[str, Row]:
         return Row([changed(stage, negatives=kind, **contrastive) for stage, kind in zip(stages, mined, strict=True)])
 
     def clustering(mode: str, **weights: float) -> Row:
-        found = FalseNegatives(mode=mode, clusters=256)  # type: ignore[arg-type]
+        found = FalseNegatives(mode=mode, clusters=256)
         return Row(each(false_negatives=found, **contrastive, **weights))
 
     tree = TreeDistance()
@@ -142,10 +142,15 @@ class Bench:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.root = settings, Path(settings.data_dir)
-        self.frames = {name: pl.read_parquet(self.root / f"{file}.parquet") for name, file in FRAMES.items()}
+        self.frames: dict[str, Any] = {
+            name: pl.read_parquet(self.root / f"{file}.parquet") for name, file in FRAMES.items()
+        }
         self.tree = Tree.from_codes(self.frames["descriptions"]["code"].to_list())
         self.start, self.kept = self.root / "stages" / FIRST, self.root / "ablations"
-        self.caches = {"token_cache": self.kept / "token_cache", "hidden_cache": self.kept / "hidden_states"}
+        self.caches: dict[str, Any] = {
+            "token_cache": self.kept / "token_cache",
+            "hidden_cache": self.kept / "hidden_states",
+        }
         self._read()
 
     def _read(self) -> None:

@@ -13,6 +13,7 @@ from benchmarks.data import WORKBOOKS
 from benchmarks.measure import Row, Work
 from naics_pipeline.evaluation.baselines import baselines
 from naics_pipeline.evaluation.compare import paired_bootstrap
+from naics_pipeline.evaluation.frozen import FrozenVectors
 from naics_pipeline.evaluation.retrieval import query_metrics
 from naics_pipeline.evaluation.structure import evaluate_embeddings
 from naics_pipeline.evaluation.tasks import embedding_tasks
@@ -23,6 +24,7 @@ from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline_tests.evaluation.trees import balanced_tree
 
+BASE = "all-MiniLM-L6-v2"
 NAIVE_CODES = 50
 QUERIES = 4103
 
@@ -159,4 +161,4 @@ def naive_bootstrap(directory: Path) -> Work:
 
 def to_baselines(directory: Path) -> Work:
     descriptions, entries, tree = frames()
-    return lambda: print(baselines(descriptions, entries, "all-MiniLM-L6-v2", tree, seed=0))
+    return lambda: print(baselines(descriptions, entries, FrozenVectors(BASE, None, "cpu", None), tree, seed=0))

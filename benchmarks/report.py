@@ -253,8 +253,7 @@ def main(arguments: list[str]) -> None:
         codes = np.random.default_rng(0).choice(tree.codes, SEARCHED, replace=False).tolist()
         waits = search_waits(explorer, codes)
         for name, what in (("highlight", "from Enter to the code marked"), ("list", "from a letter to the list")):
-            found = waits[name]
-            row(what, "≤ 100 ms", f"median {np.median(found):.0f} ms, longest {max(found):.0f} ms")
+            row(what, "≤ 100 ms", f"median {np.median(waits[name]):.0f} ms, longest {max(waits[name]):.0f} ms")
         for path, size in ((explorer, len(tree)), (many, MANY)):
             rate, longest = frames_while_dragged(path)
             row(f"dragged, {size:,} codes", "≥ 30 frames/s", f"{rate:.0f} frames/s, longest wait {longest:.0f} ms")

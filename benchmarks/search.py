@@ -165,13 +165,14 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     texts, index = _texts(), _index()
     print("### search\n\n| what | |\n| --- | --- |", flush=True)
-    for what, work in {
+    measures: dict[str, Callable[[], str]] = {
         "cold start, `naics search` whole": cold_start,
         f"one search, warm, {SEARCHES} texts": partial(warm, index, texts),
         f"{BATCH:,} short texts in one batch": partial(batch, index, texts),
         f"{CLIENTS} clients for {given.seconds} s": partial(load, texts, given.seconds),
         f"{index.precision} against float32, {len(texts):,} texts": partial(against_float32, index, texts),
-    }.items():
+    }
+    for what, work in measures.items():
         print(f"| {what} | {work()} |", flush=True)
     print("\n| rows of a file | s (CPU s) | peak MB | MB read and written | rows/s |\n| --- | --- | --- | --- | --- |")
     for rows in given.rows:

@@ -166,7 +166,7 @@ def read_by_peft(directory: Path) -> Work:
     module, batches = _module(directory, CPU)
     for layer in module.modules():
         if isinstance(layer, OneProduct):
-            layer.__class__ = Linear
+            layer.__class__ = Linear  # type: ignore[assignment]
     return _readings(module, batches)
 
 
