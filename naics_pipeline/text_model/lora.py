@@ -12,8 +12,8 @@ from torch.nn.functional import linear
 class OneProduct(Linear):
     """PEFT's layer, y = W x + b + s B A x (Hu et al., 2022, equation 3), multiplied as (W + s B A) x + b.
 
-    The sum of the matrices costs next to nothing, where adding to y reads and writes all that a batch says twice, and
-    the two thin products run at a tenth of a processor's speed. The gradients of A and B need no gradient of W.
+    The sum of the matrices costs next to nothing, where adding to y reads and writes all that a batch says once more,
+    and a processor is slow at two thin products. The gradients of A and B need no gradient of W.
 
     Anything but one adapter without dropout is multiplied as PEFT does; so is what runs under autocast, where small
     steps would be lost in a W of half precision.
