@@ -177,7 +177,7 @@ class TextEncoder(nn.Module):
         """Vectors of chosen rows, each of at least one token: grouped by length, padded to the group's longest.
 
         Where they make several groups, the backward pass computes each anew but the largest, which it comes to first:
-        memory stays at that of one group.
+        the call's memory stays at that of one group.
         """
         device = next(self.model.parameters()).device
         if not len(rows):
