@@ -19,7 +19,7 @@ from naics_pipeline.text_model.base import load_base, load_tokenizer, locate, me
 from naics_pipeline.text_model.curriculum.stage import Buckets, Stage
 from naics_pipeline.text_model.lora import OneProduct
 from naics_pipeline.text_model.model import TextModel
-from naics_pipeline.text_model.tokens import CHANNELS, Ragged, build_token_cache
+from naics_pipeline.text_model.tokens import CHANNELS, build_token_cache
 from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
 from naics_pipeline.text_model.training.inputs import TrainingInputs, load_inputs
 from naics_pipeline.text_model.training.module import StageModule
@@ -133,8 +133,7 @@ def step_cpu_transformer(directory: Path) -> Work:
     batch = next(batches)
 
     def work() -> None:
-        read = Ragged(batch["query_values"].numpy(), batch["query_offsets"].numpy())
-        module.model.read_short(read).sum().backward()
+        module.read_queries(batch).sum().backward()
 
     return work
 
@@ -175,8 +174,7 @@ def _readings(module: StageModule, batches: Batches) -> Work:
 
     def work() -> None:
         for batch in drawn:
-            read = Ragged(batch["query_values"].numpy(), batch["query_offsets"].numpy())
-            module.model.read_short(read).sum().backward()
+            module.read_queries(batch).sum().backward()
 
     return work
 

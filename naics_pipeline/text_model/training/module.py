@@ -97,7 +97,7 @@ class StageModule(pl.LightningModule):
             queries = short[batch["query_row"]]
         else:
             with own_dropout(self.dropout):
-                queries, live = self._read_queries(batch), self._read_live(batch["live"])
+                queries, live = self.read_queries(batch), self._read_live(batch["live"])
             known = (batch["query_row"] >= 0).nonzero().squeeze(-1)
             short = self.tables.short.replace(batch["query_row"][known], queries[known])
             long |= live
@@ -157,8 +157,8 @@ class StageModule(pl.LightningModule):
         suspects = self._suspects()
         return 0 if suspects is None else int(suspects.of(batch["anchor"], batch["negative"]).sum())
 
-    def _read_queries(self, batch: Batch) -> Tensor:
-        """(Q, width), of a batch's queries."""
+    def read_queries(self, batch: Batch) -> Tensor:
+        """(Q, width), of a batch's queries, read afresh."""
         every = Ragged(batch["query_values"].cpu().numpy(), batch["query_offsets"].cpu().numpy())
         own = own_share(len(every))
         texts, rows = every.taken(own), batch["query_row"][torch.from_numpy(own).to(self.device)]
