@@ -14,7 +14,9 @@ def random_tree(rng: np.random.Generator, sectors: int = 3, most_children: int =
     codes = ["31", "11", "22", "53"][:sectors]
     generation = codes
     for _ in range(4):
-        generation = [child for code in generation for child in _children(code, rng.integers(1, most_children + 1))]
+        generation = [
+            child for code in generation for child in _children(code, int(rng.integers(1, most_children + 1)))
+        ]
         codes = codes + generation
     return Tree.from_codes(codes)
 
