@@ -15,7 +15,7 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings, aligned
 
-_BLOCK = 1024
+_BLOCK = 256
 _NEIGHBOURS = 10
 _PERPLEXITY = 5.0
 _RIDGE = 1e-9
@@ -172,22 +172,22 @@ def _minimise(
     w = wanted[0].new_zeros(len(wanted[0]), dim) if start is None else start.clone()
     left = torch.arange(len(w))
     row, column = torch.triu_indices(size, size)
-    off = row != column
+    # Where in a packed triangle each entry of the whole matrix stands.
+    packed_at = torch.empty(size, size, dtype=torch.long)
+    packed_at[row, column] = packed_at[column, row] = torch.arange(len(row))
     penalty = _RIDGE * torch.eye(size, dtype=w.dtype)
     penalty[dim:] = 0
     for _ in range(_MAX_STEPS):
         here = w[left]
         target = [shares[left] for shares in wanted]
         gradient = _RIDGE * torch.nn.functional.pad(here, (0, size - dim))
-        packed, hessian = here.new_zeros(len(left), len(row)), penalty.repeat(len(left), 1, 1)
-        for level, shares in zip(levels, target, strict=True):
+        products, means = here.new_zeros(len(left), len(row)), here.new_zeros(len(left), len(levels), size)
+        for number, (level, shares) in enumerate(zip(levels, target, strict=True)):
             found = torch.softmax(_lifted(here, slope) @ level.x.T, dim=1)
-            mean = found @ level.x
-            gradient = gradient + mean - shares @ level.x
-            packed += found @ level.outer
-            hessian -= mean.unsqueeze(2) * mean.unsqueeze(1)
-        hessian[:, row, column] += packed
-        hessian[:, column[off], row[off]] += packed[:, off]
+            means[:, number] = found @ level.x
+            gradient = gradient + means[:, number] - shares @ level.x
+            products.addmm_(found, level.outer)
+        hessian = products[:, packed_at].add_(penalty).baddbmm_(means.mT, means, alpha=-1)
         if slope is not None:
             gradient, hessian = _lowered(gradient, hessian, here, slope)
         step = torch.linalg.solve(hessian, gradient)
