@@ -41,7 +41,7 @@ READ_BY_REFINED_EVALUATION = ("seed", "evaluation.cutoffs", "graph.smoothing_rou
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(10, *READ_BY_EVALUATION),
+    code_version=version(11, *READ_BY_EVALUATION),
     deps=["text_embeddings", "triplets"],
 )
 def text_evaluation(
@@ -55,6 +55,7 @@ def text_evaluation(
     """One set of metrics: the text model's points against the tree and on held-out entries, beside baselines."""
     from naics_pipeline.evaluation import summary
     from naics_pipeline.scorers.ensemble import all_scorers
+    from naics_pipeline.scorers.words import WordTable
     from naics_pipeline.text_model.embeddings import read_embeddings
 
     settings = conf.settings
@@ -74,7 +75,7 @@ def text_evaluation(
             seed=settings.seed,
             places=texts["places"],
             labelled=labelled,
-            scorers=all_scorers(settings.seed),
+            scorers=all_scorers(settings.seed, WordTable.of(settings.model.base, settings.model.base_sha256)),
         )
         content = found.content | {"evaluated": evaluated(context, conf, run, *READ_BY_EVALUATION)}
         content["curves"] = {stage.name: stage_file(store, stage.name, "history.json")["epochs"] for stage in LINEAGE}

@@ -162,7 +162,7 @@ class _Corpus:
 def _tfidf(corpus: _Corpus) -> Iterator[_Row]:
     codes = _words(corpus.codes, corpus.texts)
     scorer = LexicalScorer(ngram_range=(1, 2), strip_accents="unicode").fit(codes, codes)
-    cosine = (scorer.weights @ scorer.weights.T).toarray()
+    cosine = (scorer.learned.weights @ scorer.learned.weights.T).toarray()
     yield _Row("tfidf", scorer.scores(corpus.asked)[:, corpus.is_candidate], 1 - np.minimum(cosine, 1))
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Self
@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from naics_pipeline.scorers.scorer import owners, words_of
+from naics_pipeline.scorers.term_weights import TermWeights
 from naics_pipeline.text_model.embeddings import Embeddings
 
 PARTS = (3, 5)
@@ -41,7 +42,7 @@ class LexicalScorer:
         Raises:
             ModelError: the texts come without their words.
         """
-        # A search reads a `state`: the second that this import takes would be a third of its start.
+        # A search reads what was learned: the second that this import takes would be a third of its start.
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.preprocessing import normalize
 
@@ -52,35 +53,16 @@ class LexicalScorer:
                 documents[code].append(text)
         vectorizer = TfidfVectorizer(sublinear_tf=True, norm=None, dtype=np.float32, **self._options)
         weights = normalize(vectorizer.fit_transform(["; ".join(document) for document in documents]))
-        self._keep(vectorizer.transform, weights, vectorizer.idf_, vectorizer.get_feature_names_out().tolist())
+        terms = vectorizer.get_feature_names_out().tolist()
+        self.learned, self._vectors = TermWeights(weights, vectorizer.idf_, terms), vectorizer.transform
         return self
 
-    def state(self) -> tuple[dict[str, np.ndarray], list[str]]:
-        """What `fit` learned: arrays by name, and the terms in the order of their columns."""
-        weights = self.weights
-        arrays = {
-            "idf": self._idf,
-            "data": weights.data,
-            "indices": weights.indices,
-            "indptr": weights.indptr,
-        }
-        return arrays, self._terms
-
     @classmethod
-    def restored(cls, arrays: Mapping[str, np.ndarray], terms: Sequence[str]) -> Self:
-        """The scorer of a `state`."""
+    def restored(cls, learned: TermWeights) -> Self:
+        """The scorer that `learned` this."""
         scorer = cls()
-        shape = (len(arrays["indptr"]) - 1, len(terms))
-        weights = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
-        scorer._keep(PartsOfWords(terms, arrays["idf"]), weights, arrays["idf"], list(terms))
+        scorer.learned, scorer._vectors = learned, PartsOfWords(learned.terms, learned.idf)
         return scorer
-
-    def _keep(
-        self, vectors: Callable[[list[str]], csr_matrix], weights: csr_matrix, idf: np.ndarray, terms: list[str]
-    ) -> None:
-        self._vectors, self._idf, self._terms = vectors, idf, terms
-        # Transposed once: of one text that would take longer than the product.
-        self.weights, self._by_term = weights, weights.T.tocsr()
 
     def shared_words(self, text: str, columns: np.ndarray) -> list[list[str]]:
         """For each of the codes in some columns the words of a text that speak for it, the strongest first."""
@@ -89,7 +71,7 @@ class LexicalScorer:
             return [[] for _ in columns]
         vectors = self._vectors(words)
         length = np.sqrt(vectors.multiply(vectors).sum(axis=1)).clip(min=_TINY)
-        said = np.asarray((vectors @ self._by_term).toarray()[:, columns] / length)
+        said = np.asarray((vectors @ self.learned.by_term).toarray()[:, columns] / length)
         order = np.argsort(-said, axis=0, kind="stable")
         return [[words[row] for row in order[:, place] if said[row, place] > _SPEAKS] for place in range(len(columns))]
 
@@ -97,8 +79,8 @@ class LexicalScorer:
         """(n, L) float32 from 0."""
         words = words_of(texts)
         if not words:
-            return np.empty((0, self.weights.shape[0]), dtype=np.float32)
-        found: np.ndarray = (self._vectors(words) @ self._by_term).toarray()
+            return np.empty((0, self.learned.weights.shape[0]), dtype=np.float32)
+        found: np.ndarray = (self._vectors(words) @ self.learned.by_term).toarray()
         return found
 
 

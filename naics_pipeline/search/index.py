@@ -31,6 +31,7 @@ from naics_pipeline.scorers.ensemble import (
     ENTRY,
     LEXICAL,
     LINEAR,
+    RELATED,
     TITLE,
     CalibratedBlend,
     all_scorers,
@@ -41,8 +42,11 @@ from naics_pipeline.scorers.levels import Levels
 from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
+from naics_pipeline.scorers.related_words import RelatedWordsScorer
 from naics_pipeline.scorers.scorer import Scorer, positions
+from naics_pipeline.scorers.term_weights import TermWeights
 from naics_pipeline.scorers.title import TitleScorer
+from naics_pipeline.scorers.words import WordTable
 from naics_pipeline.search.answers import THRESHOLD, Answer, answers
 from naics_pipeline.search.reading import Reading, beginnings
 from naics_pipeline.taxonomy.text import VALIDATION
@@ -53,7 +57,7 @@ from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.inference import load_short
 from naics_pipeline.text_model.short import Precision
 
-FORMAT, FORMAT_VERSION = "naics-index", 3
+FORMAT, FORMAT_VERSION = "naics-index", 4
 MANIFEST, TEXT_MODEL, CODES, PLACES = "manifest.json", "text_model.safetensors", "codes.parquet", "places.parquet"
 SCORERS, TERMS = "scorers.safetensors", "terms.json"
 FILES = (TEXT_MODEL, CODES, PLACES, SCORERS, TERMS)
@@ -85,27 +89,31 @@ class Ingredients:
 def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
     """Fits all scorers and writes the index; a reader sees the old one or the new one. Returns the manifest."""
     codes = ingredients.space.at(ingredients.space.level == max(LEVELS))
-    scorers = all_scorers(ingredients.seed)
+    model = _without_training(read_checkpoint(ingredients.checkpoint))
+    base = model.record["settings"]["model"]["base"]
+    scorers = all_scorers(ingredients.seed, WordTable.of(base))
     known = ingredients.queries.at(ingredients.queries.columns["split"].to_numpy() == VALIDATION)
     unseen = learn(scorers, ingredients.places, codes, known)
     blend = CalibratedBlend.fit(unseen, positions(codes.codes, known.codes))
-    lexical, linear, title = scorers[LEXICAL], scorers[LINEAR], scorers[TITLE]
+    lexical, related, linear, title = (scorers[name] for name in (LEXICAL, RELATED, LINEAR, TITLE))
     assert isinstance(lexical, LexicalScorer)
+    assert isinstance(related, RelatedWordsScorer)
     assert isinstance(linear, LinearScorer)
     assert isinstance(title, TitleScorer)
-    arrays, terms = lexical.state()
+    of_words = {LEXICAL: lexical.learned, RELATED: related.learned}
     with replacing(path) as directory:
         directory.mkdir()
-        model = _without_training(read_checkpoint(ingredients.checkpoint))
         write_checkpoint(directory / TEXT_MODEL, model)
         titles = ingredients.descriptions.select("code", "title", "excluded_codes")
         _with_points(ingredients.space).join(titles, on="code", maintain_order="left").write_parquet(directory / CODES)
         _with_points(with_entries(ingredients.places, known)).join(
             titles.select("code"), on="code", how="semi", maintain_order="left"
         ).write_parquet(directory / PLACES)
-        tensors = {f"{LEXICAL}.{name}": np.ascontiguousarray(values) for name, values in arrays.items()}
-        tensors |= {f"{LINEAR}.weights": linear.weights, f"{TITLE}.vectors": title.vectors}
+        tensors = {f"{LINEAR}.weights": linear.weights, f"{TITLE}.vectors": title.vectors}
+        for scorer, learned in of_words.items():
+            tensors |= {f"{scorer}.{name}": np.ascontiguousarray(values) for name, values in learned.arrays.items()}
         (directory / SCORERS).write_bytes(save(tensors))
+        terms = {scorer: learned.terms for scorer, learned in of_words.items()}
         (directory / TERMS).write_text(json.dumps(terms, ensure_ascii=False), encoding="utf-8")
         files = {
             name: {"sha256": checksum(directory / name), "bytes": (directory / name).stat().st_size} for name in FILES
@@ -116,8 +124,8 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
             "index_version": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12],
             "vintage": ingredients.vintage,
             "codes": len(codes.codes),
-            "base": model.record["settings"]["model"]["base"],
-            "base_sha256": weights_sha256(locate(model.record["settings"]["model"]["base"])),
+            "base": base,
+            "base_sha256": weights_sha256(locate(base)),
             "geometry": ingredients.space.geometry,
             "curvature": ingredients.space.curvature,
             "blend": asdict(blend.blend),
@@ -169,14 +177,15 @@ class Index:
         _refuse_another_base(path, manifest, base or manifest["base"])
         self.embedder = load_short(path / TEXT_MODEL, accelerator, base, precision)
         tensors, terms = load((path / SCORERS).read_bytes()), json.loads((path / TERMS).read_text(encoding="utf-8"))
-        lexical = {name.partition(".")[2]: values for name, values in tensors.items() if name.startswith(LEXICAL)}
+        of_words = {name: TermWeights.restored(_of_scorer(name, tensors), own) for name, own in terms.items()}
         self.nearest = NearestEntryScorer().fit(self.places, codes)
-        self.lexical = LexicalScorer.restored(lexical, terms)
+        self.lexical = LexicalScorer.restored(of_words[LEXICAL])
         self.scorers: dict[str, Scorer] = {
             CODE: EmbeddingScorer().fit(self.places, codes),
             ENTRY: self.nearest,
             CENTROID: CentroidScorer().fit(self.places, codes),
             LEXICAL: self.lexical,
+            RELATED: RelatedWordsScorer.restored(of_words[RELATED]),
             LINEAR: LinearScorer.restored(tensors[f"{LINEAR}.weights"]),
             TITLE: TitleScorer.restored(tensors[f"{TITLE}.vectors"]),
         }
@@ -323,6 +332,10 @@ def _refuse_another_base(path: Path, manifest: dict[str, Any], base: str) -> Non
             f"{path}: made with the base model of weights {manifest['base_sha256'][:12]}…, and "
             f"'{base}' has {found[:12]}…. Name the right one (--base)."
         )
+
+
+def _of_scorer(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key.partition(".")[2]: values for key, values in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _without_training(checkpoint: Checkpoint) -> Checkpoint:

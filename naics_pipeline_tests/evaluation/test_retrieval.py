@@ -19,6 +19,7 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.scorers.embedding import query_distances
 from naics_pipeline.scorers.ensemble import GIVEN, all_scorers
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
+from naics_pipeline.scorers.words import WordTable
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline_tests.evaluation.trees import random_tree
@@ -204,17 +205,20 @@ def test_all_scorers_have_a_row_and_so_have_the_blends_with_their_calibration() 
 
     queries = texts("sales", 1, split=["validation"] * 120 + ["held_out"] * 120)
     places = texts("farming", 2, kind=["title"] * 4 + ["entry"] * 236)
-    found = evaluate_texts(placed(CODES, 0), queries, places, scorers=all_scorers(0))
-    for row in ("lexical", "linear", "title"):
+    found = evaluate_texts(placed(CODES, 0), queries, places, scorers=all_scorers(0, WordTable.of("all-MiniLM-L6-v2")))
+    for row in ("lexical", "related_words", "linear", "title"):
         assert found.metrics[f"{row}/query_top1"] == 1
     for row in ("blend", "blend_without_code", "blend_without_nearest_entry"):
         assert found.metrics[f"{row}/query_top1"] > 0.95
     assert found.metrics["query_top1"] < 0.6
-    without = {f"blend_without_{name}/query_top1" for name in ("centroid", "lexical", "linear", "title")}
+    without = {
+        f"blend_without_{name}/query_top1" for name in ("centroid", "lexical", "related_words", "linear", "title")
+    }
     assert {"centroid/query_top1", *without} <= found.by_query.keys()
     for mark in ("", "_digits_2", "_digits_5"):
         for measure in ("calibration_error", "brier", "answered_at_95"):
             low, high = found.intervals[f"blend/{measure}{mark}"]
             assert 0 <= low <= found.metrics[f"blend/{measure}{mark}"] <= high <= 1
     assert found.metrics["blend/weight_lexical"] > 0
+    assert found.metrics["blend/weight_related_words"] > 0
     assert found.metrics["blend/far_weight_title"] == GIVEN["title"]

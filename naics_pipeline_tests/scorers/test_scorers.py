@@ -128,11 +128,10 @@ def test_the_nearest_entry_against_a_loop_in_blocks_of_any_size(cells: int, monk
 def test_a_search_reads_parts_of_words_as_scikit_learn_does() -> None:
     odd = ["", "a", "Soybean  SOYBEAN soy", "SOYBEAN\tfarming;\x0bsales", "électricité İ 9", "restaurant" * 9, "zzz"]
     fitted = LexicalScorer().fit(TRAIN, codes_of())
-    restored = LexicalScorer.restored(*fitted.state())
+    restored = LexicalScorer.restored(fitted.learned)
     asked = texts(np.repeat("", len(odd) + 4), [*WORDS, *(f"{WORDS[0]} {text}" for text in odd)])
     asked = replace(asked, columns=pl.DataFrame({"text": [*WORDS, *odd]}))
     assert restored.scores(asked) == pytest.approx(fitted.scores(asked), rel=1e-5)
-    assert (restored.state()[0]["idf"] == fitted.state()[0]["idf"]).all()
     columns = np.arange(2)
     said = "soybean and sunflower farming"
     assert restored.shared_words(said, columns) == fitted.shared_words(said, columns)
