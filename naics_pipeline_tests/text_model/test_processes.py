@@ -131,7 +131,8 @@ def test_a_stage_of_two_processes_gives_what_one_gives(train_in, tiny_base: Path
     for left, right in zip(alone.history, together.history, strict=True):
         assert left.keys() == right.keys()
         for name in left.keys() - {"seconds"}:
-            assert left[name] == pytest.approx(right[name], rel=1e-4, abs=1e-5), name
+            # By rounding two codes may change places, and rank with them; the step above is compared to the digit.
+            assert left[name] == pytest.approx(right[name], rel=1e-3, abs=1e-5), name
     # The same files, and nothing left of the run.
     names = [sorted(path.name for path in result.best.parent.iterdir()) for result in (alone, together)]
     assert names[0] == names[1] == ["best.safetensors", "last.safetensors", "settings.yaml"]
