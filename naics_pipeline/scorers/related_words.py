@@ -13,7 +13,7 @@ from naics_pipeline.scorers.words import WordTable, words_in
 from naics_pipeline.text_model.embeddings import Embeddings
 
 ALIKE = 0.35
-"""Cosine from which two words are related; chosen of two on validation entries."""
+"""Cosine from which two words are related; chosen of three on validation entries and real descriptions."""
 _ROWS = 1024
 _TINY = np.finfo(np.float32).tiny
 

@@ -122,8 +122,9 @@ def two(settings: Settings) -> Settings:
 
 @pytest.mark.slow
 def test_a_stage_of_two_processes_gives_what_one_gives(train_in, tiny_base: Path, tmp_path: Path) -> None:
-    # Draws do not follow the model here: where they do, rounding decides which codes are nearest.
-    settings = changed(all_losses(tiny_base), "objective", attraction=0.0)
+    # Neither draws nor weights follow the order of codes here: where they do, rounding decides which are nearest, and
+    # the two part. Of one step all terms are compared above.
+    settings = changed(all_losses(tiny_base), "objective", attraction=0.0, rank=0.0)
     settings = changed(settings, "training", queries_per_epoch=128, accumulate=3)
     alone, together = train_in(tmp_path / "one", settings), train_in(tmp_path / "two", two(settings))
     assert not dist.is_initialized()
@@ -131,8 +132,7 @@ def test_a_stage_of_two_processes_gives_what_one_gives(train_in, tiny_base: Path
     for left, right in zip(alone.history, together.history, strict=True):
         assert left.keys() == right.keys()
         for name in left.keys() - {"seconds"}:
-            # By rounding two codes may change places, and rank with them; the step above is compared to the digit.
-            assert left[name] == pytest.approx(right[name], rel=1e-3, abs=1e-5), name
+            assert left[name] == pytest.approx(right[name], rel=1e-4, abs=1e-5), name
     # The same files, and nothing left of the run.
     names = [sorted(path.name for path in result.best.parent.iterdir()) for result in (alone, together)]
     assert names[0] == names[1] == ["best.safetensors", "last.safetensors", "settings.yaml"]
