@@ -90,7 +90,8 @@ class Bench:
         module.tables.short.renew(self.short)
         for name, values in self.long.items():
             module.tables.long[name].renew(values)
-        model.fusion.start_from(self.short[torch.from_numpy(module.plan.queries)])
+        texts = torch.from_numpy(module.plan.queries)
+        model.fusion.start_from(self.short[texts], torch.from_numpy(self.inputs.short.code)[texts])
         train(module)
         embedder = TextEmbedder(model, settings, "", torch.device("cpu"))
         tree = self.inputs.tree

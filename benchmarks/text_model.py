@@ -46,7 +46,7 @@ ROWS = [
 
 CPU = Model(dropout=0.0, expert_dim=192)
 CACHED = CPU.model_copy(update={"adapters": Adapters(description=Adapter(blocks=1), excluded=Adapter(blocks=1))})
-ALL_BLOCKS = Model(adapters=Adapters(description=Adapter(), excluded=Adapter()))
+ALL_BLOCKS = CPU.model_copy(update={"adapters": Adapters(description=Adapter(), excluded=Adapter())})
 STAGE = Stage(
     name="benchmark",
     positive_levels=(6,),
@@ -99,7 +99,7 @@ def _over(model: TextModel, inputs: TrainingInputs, settings: Settings) -> tuple
     tables.short.renew(torch.nn.functional.normalize(torch.randn(len(inputs.short.kind), width), dim=-1))
     for name in inputs.long:
         tables.long[name].renew(torch.nn.functional.normalize(torch.randn(len(inputs.tree), width), dim=-1))
-    model.fusion.start_from(tables.short.values[:4096])
+    model.fusion.start_from(tables.short.values, torch.from_numpy(inputs.short.code))
     return module, epoch(plan, module.state)
 
 

@@ -40,7 +40,9 @@ def ingredients_of(tiny_base: Path, directory: Path) -> Ingredients:
     codes = sorted({*CODES, *above})
     settings = settings_of(tiny_base)
     model = TextModel(tiny_base, settings, codes)
-    model.fusion.start_from(torch.nn.functional.normalize(torch.randn(60, model.encoder.width), dim=-1))
+    model.fusion.start_from(
+        torch.nn.functional.normalize(torch.randn(60, model.encoder.width), dim=-1), torch.arange(60) % 6
+    )
     embedder = TextEmbedder(model, settings, "first", torch.device("cpu"))
     record = {"codes": codes, "stage": {"name": "first"}, "settings": settings.model_dump(mode="json")}
     state = {f"model.{name}": value for name, value in model.trained_state().items()}

@@ -126,7 +126,7 @@ def module_of(inputs: TrainingInputs, settings: Settings, stage: Stage = STAGE) 
     plan = Plan.of(inputs, stage, settings)
     module = StageModule(model, plan, 10, lambda distances: {})
     module.tables.renew(model)
-    model.fusion.start_from(module.tables.short.values)
+    model.fusion.start_from(module.tables.short.values, torch.from_numpy(inputs.short.code))
     return module.eval(), list(epoch(plan, module.state))
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy
 import torch
 
 from naics_pipeline.errors import ModelError
@@ -11,7 +12,7 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Adapter, Adapters, Model, Shares
 from naics_pipeline.text_model.base import length_groups
 from naics_pipeline.text_model.encoder import BASE, TextEncoder, hidden_states
-from naics_pipeline.text_model.fusion import Fusion, MixtureOfExperts, drop_channels
+from naics_pipeline.text_model.fusion import RIDGE, Fusion, MixtureOfExperts, drop_channels
 from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged, tokenize
 from naics_pipeline_tests.text_model.small import ALL
 
@@ -321,22 +322,45 @@ def test_distances_are_those_of_the_geometry(geometry: str) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_space_starts_as_the_cosine_of_principal_components() -> None:
+def test_the_space_starts_as_the_cosine_of_discriminant_directions() -> None:
     torch.manual_seed(0)
-    vectors = torch.nn.functional.normalize(torch.randn(60, 16) + 1, dim=-1)
+    code = torch.arange(12).repeat_interleave(5)
+    vectors = torch.nn.functional.normalize(torch.randn(12, 16)[code] + torch.randn(60, 16) + 1, dim=-1)
     model = Fusion(16, Model(embedding_dim=4, expert_dim=8)).eval()
-    model.start_from(vectors)
+    model.start_from(vectors, code)
     channels, present = torch.zeros(60, 4, 16), torch.zeros(60, 4, dtype=torch.bool)
     channels[:, 0], present[:, 0] = vectors, True
     points, _ = model(channels, present, torch.zeros(60, 5))
     torch.testing.assert_close(model.place_texts(vectors), points)
-    mean = vectors.double().mean(0)
-    _, _, components = torch.linalg.svd(vectors.double() - mean, full_matrices=False)
-    kept = torch.nn.functional.normalize((vectors.double() - mean) @ components[:4].T, dim=-1)
+    centred = vectors.double().numpy() - vectors.double().numpy().mean(0)
+    middle = np.stack([centred[code == one].mean(0) for one in range(12)])[code]
+    within, between = (part.T @ part for part in (centred - middle, middle))
+    ridge = RIDGE * np.trace(within) / 16 * np.eye(16)
+    components = scipy.linalg.eigh(between, within + ridge)[1][:, ::-1][:, :4]
+    kept = torch.nn.functional.normalize(torch.from_numpy(centred @ components), dim=-1)
     found = model.distances(points.double(), points.double())
     assert torch.equal(found.argsort(1)[:, 1:], (-kept @ kept.T).argsort(1)[:, 1:])
     radii = model.radii(points)
     torch.testing.assert_close(radii, radii[0].expand(60), rtol=1e-4, atol=1e-4)
+
+
+def test_the_space_starts_with_what_tells_codes_apart_rather_than_with_what_varies_most() -> None:
+    torch.manual_seed(0)
+    code = torch.arange(4).repeat_interleave(100)
+    noise = torch.randn(400, 16) * torch.tensor([1.0] * 8 + [0.1] * 8)
+    vectors = torch.nn.functional.normalize(noise + torch.nn.functional.one_hot(code + 8, 16), dim=-1)
+    model = Fusion(16, Model(embedding_dim=3, expert_dim=8)).eval()
+    model.start_from(vectors, code)
+    points = model.place_texts(vectors)
+    nearest = model.distances(points, points).fill_diagonal_(torch.inf).argmin(1)
+    assert (code[nearest] == code).float().mean() > 0.9
+
+
+def test_a_single_code_and_as_many_dimensions_as_the_base_has_are_a_start_as_well() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(5, 8), dim=-1)
+    model = Fusion(8, Model(embedding_dim=12, expert_dim=8)).eval()
+    model.start_from(vectors, torch.zeros(5, dtype=torch.int64))
+    assert model.place_texts(vectors).isfinite().all()
 
 
 @pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])

@@ -68,7 +68,7 @@ def loss_and_gradients(settings: Settings, frames: Frames, place: Path) -> dict[
     plan = Plan.of(inputs, EVERYTHING, settings)
     module = StageModule(model, plan, 10, lambda distances: {})
     module.tables.renew(model)
-    model.fusion.start_from(module.tables.short.values)
+    model.fusion.start_from(module.tables.short.values, torch.from_numpy(inputs.short.code))
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.data += 0.05 * torch.randn_like(parameter)

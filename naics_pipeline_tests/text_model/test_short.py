@@ -30,7 +30,9 @@ def written(base: Path, path: Path, **changes: object) -> TextEmbedder:
     for name, parameter in model.encoder.named_parameters():
         if "lora_B" in name or name.startswith("full.encoder"):
             torch.nn.init.normal_(parameter, std=0.1)
-    model.fusion.start_from(torch.nn.functional.normalize(torch.randn(60, model.encoder.width), dim=-1))
+    model.fusion.start_from(
+        torch.nn.functional.normalize(torch.randn(60, model.encoder.width), dim=-1), torch.arange(60) % 6
+    )
     record = {"codes": model.codes, "stage": {"name": "first"}, "settings": settings.model_dump(mode="json")}
     write_checkpoint(path, Checkpoint({f"model.{name}": v for name, v in model.trained_state().items()}, record))
     return TextEmbedder(model, settings, "first", torch.device("cpu"))

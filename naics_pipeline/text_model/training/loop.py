@@ -152,7 +152,8 @@ def _module(model: TextModel, plan: Plan, metrics: Metrics, start_from: Path | N
         module.objective.load_state_dict(before.part("objective."))
         return module
     module.tables.renew(model)
-    model.fusion.start_from(module.tables.short.values[torch.from_numpy(plan.queries)])
+    vectors, code = module.tables.short.values[torch.from_numpy(plan.queries)], plan.inputs.short.code[plan.queries]
+    model.fusion.start_from(vectors, torch.from_numpy(code))
     return module
 
 
