@@ -41,7 +41,7 @@ READ_BY_REFINED_EVALUATION = ("seed", "evaluation.cutoffs", "graph.smoothing_rou
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(11, *READ_BY_EVALUATION),
+    code_version=version(12, *READ_BY_EVALUATION),
     deps=["text_embeddings", "triplets"],
 )
 def text_evaluation(

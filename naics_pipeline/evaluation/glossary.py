@@ -138,7 +138,7 @@ READOUTS = {
     "lexical": "words",
     "related_words": "related words",
     "linear": "linear",
-    "title": "title",
+    "definition": "definition",
     "blend": "all blended",
     "blend_without_code": "blended without the code’s point",
     "blend_without_nearest_entry": "blended without nearest entry",
@@ -146,7 +146,7 @@ READOUTS = {
     "blend_without_lexical": "blended without words",
     "blend_without_related_words": "blended without related words",
     "blend_without_linear": "blended without linear",
-    "blend_without_title": "blended without title",
+    "blend_without_definition": "blended without definition",
     "parts": "with parts",
     "mixed_parts": "all three mixed, with parts",
 }

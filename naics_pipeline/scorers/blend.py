@@ -42,7 +42,7 @@ class Blend:
 
     f says how far a text lies from all that is known, 0 to 1: the squared share of validation texts that one scorer,
     the gauge, knows better. Of a text like those below a code the points know best; of another the shared words and
-    the title say more.
+    the definition say more.
 
     Attributes:
         weights: scorer → w, one over the unit of its scores; ≥ 0.

@@ -24,15 +24,16 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.scorers.blend import Blend, Probable
 from naics_pipeline.scorers.calibration import Calibration
 from naics_pipeline.scorers.centroid import CentroidScorer
+from naics_pipeline.scorers.definition import DefinitionScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer
 from naics_pipeline.scorers.ensemble import (
     CENTROID,
     CODE,
+    DEFINITION,
     ENTRY,
     LEXICAL,
     LINEAR,
     RELATED,
-    TITLE,
     CalibratedBlend,
     all_scorers,
     learn,
@@ -45,7 +46,6 @@ from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.scorers.related_words import RelatedWordsScorer
 from naics_pipeline.scorers.scorer import Scorer, positions
 from naics_pipeline.scorers.term_weights import TermWeights
-from naics_pipeline.scorers.title import TitleScorer
 from naics_pipeline.scorers.words import WordTable
 from naics_pipeline.search.answers import THRESHOLD, Answer, answers
 from naics_pipeline.search.reading import Reading, beginnings
@@ -57,7 +57,7 @@ from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.inference import load_short
 from naics_pipeline.text_model.short import Precision
 
-FORMAT, FORMAT_VERSION = "naics-index", 4
+FORMAT, FORMAT_VERSION = "naics-index", 5
 MANIFEST, TEXT_MODEL, CODES, PLACES = "manifest.json", "text_model.safetensors", "codes.parquet", "places.parquet"
 SCORERS, TERMS = "scorers.safetensors", "terms.json"
 FILES = (TEXT_MODEL, CODES, PLACES, SCORERS, TERMS)
@@ -95,11 +95,11 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
     known = ingredients.queries.at(ingredients.queries.columns["split"].to_numpy() == VALIDATION)
     unseen = learn(scorers, ingredients.places, codes, known)
     blend = CalibratedBlend.fit(unseen, positions(codes.codes, known.codes))
-    lexical, related, linear, title = (scorers[name] for name in (LEXICAL, RELATED, LINEAR, TITLE))
+    lexical, related, linear, definition = (scorers[name] for name in (LEXICAL, RELATED, LINEAR, DEFINITION))
     assert isinstance(lexical, LexicalScorer)
     assert isinstance(related, RelatedWordsScorer)
     assert isinstance(linear, LinearScorer)
-    assert isinstance(title, TitleScorer)
+    assert isinstance(definition, DefinitionScorer)
     of_words = {LEXICAL: lexical.learned, RELATED: related.learned}
     with replacing(path) as directory:
         directory.mkdir()
@@ -109,7 +109,7 @@ def write_index(path: Path, ingredients: Ingredients) -> dict[str, Any]:
         _with_points(with_entries(ingredients.places, known)).join(
             titles.select("code"), on="code", how="semi", maintain_order="left"
         ).write_parquet(directory / PLACES)
-        tensors = {f"{LINEAR}.weights": linear.weights, f"{TITLE}.vectors": title.vectors}
+        tensors = {f"{LINEAR}.weights": linear.weights, f"{DEFINITION}.vectors": definition.vectors}
         for scorer, learned in of_words.items():
             tensors |= {f"{scorer}.{name}": np.ascontiguousarray(values) for name, values in learned.arrays.items()}
         (directory / SCORERS).write_bytes(save(tensors))
@@ -187,7 +187,7 @@ class Index:
             LEXICAL: self.lexical,
             RELATED: RelatedWordsScorer.restored(of_words[RELATED]),
             LINEAR: LinearScorer.restored(tensors[f"{LINEAR}.weights"]),
-            TITLE: TitleScorer.restored(tensors[f"{TITLE}.vectors"]),
+            DEFINITION: DefinitionScorer.restored(tensors[f"{DEFINITION}.vectors"]),
         }
         self.blend = CalibratedBlend(Blend(**manifest["blend"]), Calibration(**manifest["calibration"]))
 

@@ -206,13 +206,13 @@ def test_all_scorers_have_a_row_and_so_have_the_blends_with_their_calibration() 
     queries = texts("sales", 1, split=["validation"] * 120 + ["held_out"] * 120)
     places = texts("farming", 2, kind=["title"] * 4 + ["entry"] * 236)
     found = evaluate_texts(placed(CODES, 0), queries, places, scorers=all_scorers(0, WordTable.of("all-MiniLM-L6-v2")))
-    for row in ("lexical", "related_words", "linear", "title"):
+    for row in ("lexical", "related_words", "linear", "definition"):
         assert found.metrics[f"{row}/query_top1"] == 1
     for row in ("blend", "blend_without_code", "blend_without_nearest_entry"):
         assert found.metrics[f"{row}/query_top1"] > 0.95
     assert found.metrics["query_top1"] < 0.6
     without = {
-        f"blend_without_{name}/query_top1" for name in ("centroid", "lexical", "related_words", "linear", "title")
+        f"blend_without_{name}/query_top1" for name in ("centroid", "lexical", "related_words", "linear", "definition")
     }
     assert {"centroid/query_top1", *without} <= found.by_query.keys()
     for mark in ("", "_digits_2", "_digits_5"):
@@ -221,4 +221,4 @@ def test_all_scorers_have_a_row_and_so_have_the_blends_with_their_calibration() 
             assert 0 <= low <= found.metrics[f"blend/{measure}{mark}"] <= high <= 1
     assert found.metrics["blend/weight_lexical"] > 0
     assert found.metrics["blend/weight_related_words"] > 0
-    assert found.metrics["blend/far_weight_title"] == GIVEN["title"]
+    assert found.metrics["blend/far_weight_definition"] == GIVEN["definition"]

@@ -11,13 +11,14 @@ from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.scorers import nearest_entry
 from naics_pipeline.scorers.centroid import SHARES, CentroidScorer
+from naics_pipeline.scorers.definition import SHARES as DEFINED_BY
+from naics_pipeline.scorers.definition import DefinitionScorer
 from naics_pipeline.scorers.embedding import EmbeddingScorer, query_distances
 from naics_pipeline.scorers.lexical import LexicalScorer
 from naics_pipeline.scorers.linear import LinearScorer
 from naics_pipeline.scorers.nearest_entry import NearestEntryScorer
 from naics_pipeline.scorers.scorer import Scorer, owners, positions
 from naics_pipeline.scorers.support_vectors import SupportVectorScorer
-from naics_pipeline.scorers.title import TitleScorer
 from naics_pipeline.text_model.embeddings import Embeddings
 
 CODES = np.array(["111120", "111110", "221110", "722511"])
@@ -162,18 +163,30 @@ def test_positions_hold_whatever_the_order_and_name_what_is_missing() -> None:
     assert owners(Embeddings(np.array(["111110", "11"]), points(0, 2)), codes_of()).tolist() == [1, -1]
 
 
-def test_a_title_is_read_for_its_code_and_no_other_text_is() -> None:
+def test_title_and_sentences_define_a_code_and_no_other_text_does() -> None:
     kinds = pl.Series("kind", ["title", "title", "title", "entry"])
     some = texts(np.append(CODES[:3], CODES[0]), [*WORDS[:3], "restaurant as an entry"], noise=0)
     places = replace(some, columns=some.columns.with_columns(kinds))
     asked = texts(CODES, [f"{word} of all types" for word in WORDS], seed=2, noise=0)
     expected = np.eye(4)
     expected[3, 3] = 0
-    scorer = TitleScorer().fit(places, codes_of())
+    scorer = DefinitionScorer().fit(places, codes_of())
     assert scorer.scores(asked) == pytest.approx(expected)
-    assert TitleScorer.restored(scorer.vectors).scores(asked) == pytest.approx(expected)
+    assert DefinitionScorer.restored(scorer.vectors).scores(asked) == pytest.approx(expected)
     with pytest.raises(ModelError, match="kind"):
-        TitleScorer().fit(some, codes_of())
+        DefinitionScorer().fit(some, codes_of())
+
+
+def test_the_sentences_of_a_code_count_together_what_one_would() -> None:
+    vectors = np.eye(4, dtype=np.float32)[[0, 1, 1, 2]]
+    kinds = {"kind": ["title", "sentence", "sentence", "sentence"], "text": ["a", "b", "c", "d"]}
+    columns = pl.DataFrame(kinds).with_columns(pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, 4)))
+    places = Embeddings(np.array([CODES[0]] * 3 + [CODES[1]]), points(0, 4), columns=columns)
+    found = DefinitionScorer().fit(places, codes_of()).vectors
+    title, sentence = DEFINED_BY["title"], DEFINED_BY["sentence"]
+    length = np.hypot(title, sentence)
+    assert found[0] == pytest.approx([title / length, sentence / length, 0, 0])
+    assert found[1] == pytest.approx([0, 0, 1, 0])
 
 
 @pytest.mark.parametrize("curvature", [0.5, 1.0])
