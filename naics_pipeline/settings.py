@@ -118,7 +118,9 @@ class Model(Section):
     geometry: Literal["lorentz", "euclidean"] = Field("lorentz", description="euclidean: an ablation, not refined")
     embedding_dim: int = Field(128, ge=2, description="d; a point has d + 1 coordinates")
     edge_length: float = Field(0.5, gt=0, description="where the learned length of an edge of the tree starts")
-    curvature: float = Field(1.0, ge=0.1, le=10, description="c of a space with sectional curvature -c")
+    curvature: float = Field(
+        0.1, ge=0.1, le=10, description="c of a space with sectional curvature -c; in a flatter one texts find more"
+    )
     learn_curvature: bool = Field(False, description="curvature is where a learned one starts")
     max_radius: float = Field(8.0, gt=0, le=12, description="bound of the points' radius, in units of 1/sqrt(c)")
 
