@@ -34,6 +34,7 @@ CURVES: dict[str, tuple[Any, ...]] = {
     "objective.hierarchy": (0.0, 0.1, 0.3, 0.5, 1.0, 3.0),
     "model.embedding_dim": (16, 32, 64, 128, 256),
     "model.edge_length": (0.125, 0.25, 0.5, 1.0),
+    "model.curvature": (0.1, 0.3, 1.0, 3.0),
 }
 SHOWN = {
     "code top-1": "validation/query_top1",

@@ -192,7 +192,7 @@ def test_a_batch_reads_the_parts_of_texts_they_count_for_and_says_what_a_search_
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, far = "kennels, pet boarding", "cats and dogs and pizza"
-    gauged = replace(index.blend.blend, known=(-0.5, -0.1))
+    gauged = replace(index.blend.blend, known=(-0.4, -0.1))
     monkeypatch.setattr(index, "blend", replace(index.blend, blend=gauged))
     assert parts_count(index.probable(index.read([known, far]))).tolist() == pytest.approx([0, 1])
     read: list[str] = []

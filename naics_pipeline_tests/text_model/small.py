@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import scipy
 import torch
 
 from naics_pipeline.settings import Adapter, Adapters, Model, Objective, Settings, Tokens, Training
@@ -25,6 +26,7 @@ from naics_pipeline.text_model.curriculum.stage import (
     TreeDistance,
 )
 from naics_pipeline.text_model.curriculum.state import CurriculumState
+from naics_pipeline.text_model.fusion import RIDGE
 from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.objective import Objective as Losses
 from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
@@ -128,6 +130,16 @@ def module_of(inputs: TrainingInputs, settings: Settings, stage: Stage = STAGE) 
     module.tables.renew(model)
     model.fusion.start_from(module.tables.short.values, torch.from_numpy(inputs.short.code))
     return module.eval(), list(epoch(plan, module.state))
+
+
+def discriminants(vectors: np.ndarray, code: np.ndarray, dim: int) -> np.ndarray:
+    """(width, dim) directions in which codes differ most against how texts of one code differ, by scipy."""
+    centred = vectors - vectors.mean(0)
+    own = np.stack([centred[code == one].mean(0) for one in code])
+    within, between = (part.T @ part for part in (centred - own, own))
+    ridge = RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+    found: np.ndarray = scipy.linalg.eigh(between, within + ridge)[1][:, ::-1][:, :dim]
+    return found
 
 
 def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:

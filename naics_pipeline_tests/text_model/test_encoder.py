@@ -1,10 +1,10 @@
 """Adapters, split of the base, and fusion."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy
 import torch
 
 from naics_pipeline.errors import ModelError
@@ -12,9 +12,9 @@ from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Adapter, Adapters, Model, Shares
 from naics_pipeline.text_model.base import length_groups
 from naics_pipeline.text_model.encoder import BASE, TextEncoder, hidden_states
-from naics_pipeline.text_model.fusion import RIDGE, Fusion, MixtureOfExperts, drop_channels
+from naics_pipeline.text_model.fusion import Fusion, MixtureOfExperts, drop_channels
 from naics_pipeline.text_model.tokens import CHANNELS, LONG_CHANNELS, SHORT, Ragged, tokenize
-from naics_pipeline_tests.text_model.small import ALL
+from naics_pipeline_tests.text_model.small import ALL, discriminants
 
 TEXTS = ["Growing soybeans", "Flour milling", "a", "Repair and maintenance of locomotives and rail cars"]
 
@@ -293,7 +293,7 @@ def test_an_absent_channel_counts_as_its_learned_vector(fusion: str, geometry: s
     assert model.absent.grad[2].abs().sum() > 0
     assert (model.absent.grad[[0, 1, 3]] == 0).all()
     if geometry == "lorentz":
-        assert lorentz.violation(after.double()).max() < 1e-4
+        assert lorentz.violation(after.double(), curvature=float(model.curvature)).max() < 1e-4
         assert after.shape == (3, 5)
     else:
         assert after.shape == (3, 4)
@@ -317,7 +317,8 @@ def test_distances_are_those_of_the_geometry(geometry: str) -> None:
     points, _ = model(torch.randn(80, 4, 8), torch.ones(80, 4, dtype=torch.bool), torch.zeros(80, 5))
     points = points.double()
     found = model.distances(points, points)
-    reference = {"lorentz": lambda u, v: lorentz.distance(u[:, None], v[None]), "euclidean": torch.cdist}
+    curved = partial(lorentz.distance, curvature=model.curvature)
+    reference = {"lorentz": lambda u, v: curved(u[:, None], v[None]), "euclidean": torch.cdist}
     expected = reference[geometry](points, points)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -332,12 +333,9 @@ def test_the_space_starts_as_the_cosine_of_discriminant_directions() -> None:
     channels[:, 0], present[:, 0] = vectors, True
     points, _ = model(channels, present, torch.zeros(60, 5))
     torch.testing.assert_close(model.place_texts(vectors), points)
-    centred = vectors.double().numpy() - vectors.double().numpy().mean(0)
-    middle = np.stack([centred[code == one].mean(0) for one in range(12)])[code]
-    within, between = (part.T @ part for part in (centred - middle, middle))
-    ridge = RIDGE * np.trace(within) / 16 * np.eye(16)
-    components = scipy.linalg.eigh(between, within + ridge)[1][:, ::-1][:, :4]
-    kept = torch.nn.functional.normalize(torch.from_numpy(centred @ components), dim=-1)
+    exact = vectors.double().numpy()
+    kept = torch.from_numpy((exact - exact.mean(0)) @ discriminants(exact, code.numpy(), 4))
+    kept = torch.nn.functional.normalize(kept, dim=-1)
     found = model.distances(points.double(), points.double())
     assert torch.equal(found.argsort(1)[:, 1:], (-kept @ kept.T).argsort(1)[:, 1:])
     radii = model.radii(points)

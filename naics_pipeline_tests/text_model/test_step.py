@@ -14,6 +14,7 @@ from naics_pipeline.text_model.training.inputs import EXAMPLE, PHRASE, SENTENCE,
 from naics_pipeline.text_model.training.module import StageModule, pairs_of
 from naics_pipeline_tests.text_model.small import (
     changed,
+    discriminants,
     example_set,
     gradients,
     left_rows,
@@ -190,13 +191,13 @@ def test_the_space_starts_as_the_projected_means_of_the_bases_vectors(one_step) 
     fusion, codes = module.model.fusion, module.tables.code_vectors()
     short = module.tables.short.values.double().numpy()
     mean = short.mean(0)
-    components = np.linalg.svd(short - mean, full_matrices=False)[2][:8]
+    components = discriminants(short, module.plan.inputs.short.code, 8)
     shares = fusion.log_share.exp().detach().double().numpy() * module.plan.inputs.present
     shares /= shares.sum(axis=1, keepdims=True)
     means = np.einsum("nc,ncw->nw", shares, codes.channels.double().numpy())
 
     def directions(vectors: np.ndarray) -> np.ndarray:
-        projected = (vectors - mean) @ components.T
+        projected = (vectors - mean) @ components
         return projected / np.linalg.norm(projected, axis=1, keepdims=True)
 
     with torch.no_grad():
@@ -209,7 +210,9 @@ def test_the_space_starts_as_the_projected_means_of_the_bases_vectors(one_step) 
     # Points of one sphere: the nearer, the greater the cosine, up to the rounding of float32.
     order = np.argsort(-cosines, axis=1)
     assert np.diff(np.take_along_axis(distances, order, axis=1), axis=1).min() > -1e-4
-    expected = np.arccosh(np.cosh(radii[0]) ** 2 - np.sinh(radii[0]) ** 2 * np.minimum(cosines, 1 - 1e-9))
+    root = float(fusion.curvature) ** 0.5
+    radius = root * radii[0]
+    expected = np.arccosh(np.cosh(radius) ** 2 - np.sinh(radius) ** 2 * np.minimum(cosines, 1 - 1e-9)) / root
     np.testing.assert_allclose(distances, expected, atol=2e-3)
 
 

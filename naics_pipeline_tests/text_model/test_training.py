@@ -10,7 +10,7 @@ import torch
 
 from naics_pipeline.errors import ModelError, SettingsError, TrainingError
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.settings import Settings
+from naics_pipeline.settings import Model, Settings
 from naics_pipeline.text_model import checkpoints, inference
 from naics_pipeline.text_model.checkpoints import load_weights
 from naics_pipeline.text_model.curriculum.stage import (
@@ -268,7 +268,13 @@ def sound(points: np.ndarray, rows: int, embeddings: inference.Embeddings) -> No
 
 @pytest.mark.parametrize(
     "model",
-    [{"fusion": "linear"}, {"geometry": "euclidean"}, CACHED, {"learn_curvature": True}, {"base_share": 0.0}],
+    [
+        {"fusion": "linear"},
+        {"geometry": "euclidean"},
+        CACHED,
+        {"learn_curvature": True, "curvature": 1.0},
+        {"base_share": 0.0},
+    ],
     ids=["linear", "euclidean", "cached", "curvature", "no share of the base"],
 )
 def test_ablations_train_and_embed(run, tiny_base: Path, frames, model) -> None:
@@ -277,7 +283,8 @@ def test_ablations_train_and_embed(run, tiny_base: Path, frames, model) -> None:
     codes = embedder.embed_codes(frames["descriptions"])
     sound(codes.points, frames["descriptions"].height, codes)
     sound(embedder.embed_texts(["growing soybeans", "bank"]), 2, codes)
-    assert (codes.curvature != 1.0) == model.get("learn_curvature", False)
+    start = model.get("curvature", Model().curvature)
+    assert (codes.curvature != pytest.approx(start)) == model.get("learn_curvature", False)
 
 
 def test_full_fine_tuning_is_saved_and_read_back(run, tiny_base: Path, frames) -> None:
@@ -334,7 +341,7 @@ def test_exported_points_are_those_that_training_evaluated(finished, frames) -> 
     embeddings = inference.TextEmbedder.load(finished.best, "cpu").embed_codes(frames["descriptions"])
     np.testing.assert_allclose(embeddings.points, finished.codes.points, atol=1e-4)
     points = torch.from_numpy(embeddings.points)
-    largest = float(lorentz.pairwise_distance(points, points).max())
+    largest = float(lorentz.pairwise_distance(points, points, curvature=embeddings.curvature).max())
     assert largest == pytest.approx(finished.metrics["largest"], rel=1e-3)
 
 
