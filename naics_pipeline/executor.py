@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 
 PROCESSORS_PER_ASSET = 4
 DEFINITIONS = ["dagster", "naics_pipeline.definitions"]
-LIBRARIES = ["torch", "peft", "pytorch_lightning"]
-"""What every asset that trains, or asks what was trained, imports for seconds."""
-PYTORCH = "pytorch"
+LIBRARIES = {
+    "pytorch": ("torch", "peft", "pytorch_lightning", "torch_geometric"),
+    "mlflow": ("mlflow.store.tracking.sqlalchemy_store",),
+    "scikitlearn": ("sklearn.linear_model",),
+}
+"""What every asset of a kind imports for seconds."""
 SECONDS_BETWEEN_LOOKS = 5.0
 UNDER_WAY = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
@@ -168,10 +172,10 @@ def _looking_after(instance: dg.DagsterInstance) -> Iterator[None]:
 
 
 def preloaded(job: dg.JobDefinition) -> list[str]:
-    """The modules that the assets of a job find imported; not PyTorch's where one asset at most would use them."""
+    """The modules that the assets of a job find imported; not those that one asset at most would use."""
     layer = job.asset_layer
-    users = [key for key in layer.executable_asset_keys if PYTORCH in layer.asset_graph.get(key).kinds]
-    return [*DEFINITIONS, *(LIBRARIES if len(users) > 1 else ())]
+    users = Counter(kind for key in layer.executable_asset_keys for kind in layer.asset_graph.get(key).kinds)
+    return [*DEFINITIONS, *(module for kind, modules in LIBRARIES.items() if users[kind] > 1 for module in modules)]
 
 
 @dg.executor(

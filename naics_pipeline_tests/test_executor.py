@@ -240,14 +240,21 @@ def test_assets_share_the_processors(monkeypatch, instance, processors, asked, a
 
 
 @pytest.mark.parametrize(
-    ("selected", "is_imported"),
-    [("*", True), ("naics_index text_embeddings", True), ("naics_index", False), ("triplets relations", False)],
+    ("selected", "kinds"),
+    [
+        ("*", ["pytorch", "mlflow", "scikitlearn"]),
+        ("naics_index text_embeddings", ["pytorch"]),
+        ("text_evaluation refined_evaluation", ["mlflow", "scikitlearn"]),
+        ("naics_index", []),
+        ("triplets relations", []),
+    ],
 )
-def test_what_several_assets_import_is_imported_once(selected, is_imported):
+def test_what_several_assets_import_is_imported_once(selected, kinds):
     job = defs.resolve_job_def("full_pipeline")
     if selected != "*":
         job = job.get_subset(asset_selection={dg.AssetKey(name) for name in selected.split()})
-    assert executor.preloaded(job)[len(executor.DEFINITIONS) :] == (executor.LIBRARIES if is_imported else [])
+    expected = [module for kind in kinds for module in executor.LIBRARIES[kind]]
+    assert executor.preloaded(job)[len(executor.DEFINITIONS) :] == expected
 
 
 def test_on_kubernetes_a_step_that_trains_gets_a_pod_of_the_size_that_is_set():
