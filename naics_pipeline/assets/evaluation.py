@@ -41,7 +41,7 @@ READ_BY_REFINED_EVALUATION = ("seed", "evaluation.cutoffs", "graph.smoothing_rou
 @asset(
     group_name="evaluation",
     kinds={"scikitlearn", "mlflow", "json"},
-    code_version=version(12, *READ_BY_EVALUATION),
+    code_version=version(13, *READ_BY_EVALUATION),
     deps=["text_embeddings", "triplets"],
 )
 def text_evaluation(
@@ -70,7 +70,7 @@ def text_evaluation(
             read_embeddings(store.local(TEXT)),
             texts["queries"],
             tree,
-            baselines=baseline_rows(conf, encode, descriptions, index_entries, tree, labelled),
+            baselines=baseline_rows(conf, encode, descriptions, index_entries, tree, texts["places"], labelled),
             cutoffs=settings.evaluation.cutoffs,
             seed=settings.seed,
             places=texts["places"],
@@ -159,6 +159,7 @@ def baseline_rows(
     descriptions: pl.DataFrame,
     index_entries: pl.DataFrame,
     tree: "Tree",
+    places: "Embeddings",
     labelled: "Embeddings | None",
 ) -> "dict[str, Baseline]":
     """What methods without training reach on the same texts; nothing where they are switched off."""
@@ -173,6 +174,7 @@ def baseline_rows(
         encode,
         tree,
         seed=conf.settings.seed,
+        places=places,
         labelled=None if labelled is None else labelled.columns,
     )
 

@@ -49,22 +49,25 @@ def baselines(
     tree: Tree,
     *,
     seed: int,
+    places: Embeddings | None = None,
     labelled: pl.DataFrame | None = None,
 ) -> dict[str, Baseline]:
     """Methods that know nothing of the tree, by name.
 
     tfidf and frozen_text (the base model, not trained) compare a query with each code's text, and codes with one
     another, so these two have structure metrics too. linear_svm learns from the entries. frozen_centroid compares with
-    the mean of a code's title and entries, frozen_nearest_entry with the nearest of them, and frozen_mixed blends these
+    the middle of the texts below a code, frozen_nearest_entry with the nearest of them, and frozen_mixed blends these
     two as those of a space are blended. All know the entries that scorers of a space know (`ensemble.learn`).
 
     Args:
         index_entries: code, entry, split, and repeated where metrics without repeated entries are wanted.
         encode: the base model, as a rule a `FrozenVectors`.
         seed: of the SVM's coordinate descent and of the tasks' folds.
+        places: the texts below the codes of a space (kind, text), so that the frozen base knows what the space knows;
+            None: titles and train entries alone, all alike.
         labelled: rows of `labelled.read_labelled`, asked of every method.
     """
-    corpus = _Corpus(descriptions, index_entries, labelled)
+    corpus = _Corpus(descriptions, index_entries, places, labelled)
     methods = (_tfidf(corpus), _linear_svm(corpus, seed), _frozen(corpus, encode))
     return {row.name: corpus.measured(row, tree, seed) for method in methods for row in method}
 
@@ -86,9 +89,9 @@ def _words(codes: np.ndarray, texts: list[str]) -> Embeddings:
     )
 
 
-def _vectors(codes: np.ndarray, vectors: np.ndarray) -> Embeddings:
-    """Texts as vectors of length 1, compared by their angle."""
-    return Embeddings(codes, vectors, geometry="cosine")
+def _vectors(texts: Embeddings, vectors: np.ndarray) -> Embeddings:
+    """The texts as vectors of length 1, compared by their angle."""
+    return Embeddings(texts.codes, vectors, geometry="cosine", columns=texts.columns)
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,18 @@ class _Row:
 
 
 class _Corpus:
-    """The texts: of all codes in code order, of train entries, and those asked; six-digit codes are candidates.
+    """The texts: of all codes in code order, below them, and those asked; six-digit codes are candidates.
 
     Asked are validation and held-out entries, then labelled texts and their parts.
     """
 
-    def __init__(self, descriptions: pl.DataFrame, index_entries: pl.DataFrame, labelled: pl.DataFrame | None) -> None:
+    def __init__(
+        self,
+        descriptions: pl.DataFrame,
+        index_entries: pl.DataFrame,
+        places: Embeddings | None,
+        labelled: pl.DataFrame | None,
+    ) -> None:
         frame = descriptions.sort("code")
         self.texts = _joined(frame, pl.col("description"))
         self.short_texts = _joined(frame, pl.col("description").str.slice(0, _DESCRIPTION_CHARACTERS))
@@ -120,6 +129,10 @@ class _Corpus:
         self.titles = _words(self.candidates, frame["title"].filter(pl.Series(self.is_candidate)).to_list())
         train = index_entries.filter(pl.col("split") == TRAIN).sort("code", maintain_order=True)
         self.train = _words(train["code"].to_numpy().astype(np.str_), train["entry"].to_list())
+        if places is None:
+            owners = np.concatenate([self.candidates, self.train.codes])
+            places = _words(owners, words_of(self.titles) + words_of(self.train))
+        self.places = places
         entries = index_entries.filter(pl.col("split") != TRAIN)
         self.queries = Queries.of(entries["code"].to_numpy(), entries)
         self.entries: list[str] = entries["entry"].to_list()
@@ -176,13 +189,12 @@ def _linear_svm(corpus: _Corpus, seed: int) -> Iterator[_Row]:
 
 def _frozen(corpus: _Corpus, encode: Encode) -> Iterator[_Row]:
     vectors = np.concatenate([encode("entries", corpus.entries), encode("labelled", corpus.labelled_texts)])
-    asked = _vectors(corpus.asked.codes, vectors)
-    codes = _vectors(corpus.codes, encode("codes", corpus.short_texts))
+    asked = _vectors(corpus.asked, vectors)
+    codes = _vectors(_words(corpus.codes, corpus.short_texts), encode("codes", corpus.short_texts))
     candidates = codes.at(corpus.is_candidate)
     between = -EmbeddingScorer().fit(codes, codes).scores(codes)
     yield _Row("frozen_text", EmbeddingScorer().fit(codes, candidates).scores(asked), (between + between.T) / 2)
-    phrases = [*words_of(corpus.train), *words_of(corpus.titles)]
-    known = _vectors(np.concatenate([corpus.train.codes, candidates.codes]), encode("examples", phrases))
+    known = _vectors(corpus.places, encode("places", words_of(corpus.places)))
     scorers: dict[str, Scorer] = {CODE: CentroidScorer(), ENTRY: NearestEntryScorer()}
     scores = scores_of(scorers, known, candidates, asked, corpus.validation)
     yield _Row("frozen_centroid", scores[CODE])

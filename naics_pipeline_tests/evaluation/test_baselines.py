@@ -11,6 +11,7 @@ from naics_pipeline.evaluation.baselines import baselines
 from naics_pipeline.evaluation.frozen import FrozenVectors
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.base import encode_texts
+from naics_pipeline.text_model.embeddings import Embeddings
 
 ROWS = {"tfidf", "linear_svm", "frozen_text", "frozen_centroid", "frozen_nearest_entry", "frozen_mixed"}
 
@@ -111,6 +112,27 @@ def test_a_centroid_is_the_mean_of_title_and_train_entries(tiny_base: Path) -> N
     assert found["frozen_centroid"]["query_top1"] == pytest.approx(np.mean(right))
 
 
+def test_the_frozen_base_knows_the_texts_that_a_space_knows(tiny_base: Path) -> None:
+    descriptions, entries = small_corpus()
+    tree = Tree.from_codes(descriptions["code"].to_list())
+    candidates = descriptions.filter(level=6)
+    # What is asked is a sentence below its code, and nothing like the code's title and entries.
+    sentences = [f"merchants number {number} of something else" for number in range(len(candidates))]
+    asked = pl.DataFrame({"code": candidates["code"], "entry": sentences, "split": "held_out"})
+    places = Embeddings(
+        candidates["code"].to_numpy(),
+        np.zeros((len(candidates), 3)),
+        metadata={"space": "another"},
+        columns=pl.DataFrame({"kind": "sentence", "text": sentences}),
+    )
+    entries = pl.concat([entries.filter(split="train"), asked])
+    bare = metrics_of(descriptions, entries, frozen(tiny_base), tree, seed=0)
+    told = metrics_of(descriptions, entries, frozen(tiny_base), tree, seed=0, places=places)
+    for row in ("frozen_centroid", "frozen_nearest_entry", "frozen_mixed"):
+        assert told[row]["query_top1"] == 1
+    assert bare["frozen_nearest_entry"]["query_top1"] < 1
+
+
 def test_validation_entries_are_known_when_held_out_ones_are_asked(tiny_base: Path) -> None:
     descriptions, entries = small_corpus()
     tree = Tree.from_codes(descriptions["code"].to_list())
@@ -151,7 +173,7 @@ def test_labelled_texts_and_unrepeated_entries_are_in_every_row(tiny_base: Path,
         assert {"unrepeated/query_top1", "validation/query_top1", "labelled/top1", "labelled/top10"} <= row.keys()
         assert (row["labelled/texts"], row["labelled/left_out"]) == (1, 1)
     assert {name for name, row in first.items() if "labelled/parts/top1" in row} == {"frozen_mixed"}
-    assert sorted(file.stem for file in tmp_path.iterdir()) == ["codes", "entries", "examples", "labelled"]
+    assert sorted(file.stem for file in tmp_path.iterdir()) == ["codes", "entries", "labelled", "places"]
 
 
 def test_every_metric_that_is_a_mean_has_its_scores(tiny_base: Path) -> None:
