@@ -25,7 +25,7 @@ BLOCKS_BETWEEN_MESSAGES = 40
 @asset(
     group_name="search",
     kinds={"pytorch", "scikitlearn", "parquet"},
-    code_version=version(7, "seed", "vintage", "model.base", "model.base_sha256"),
+    code_version=version(8, "seed", "vintage", "model.base", "model.base_sha256"),
     deps=["text_embeddings", "triplets"],
 )
 def naics_index(
