@@ -133,7 +133,7 @@ def step_cpu_transformer(directory: Path) -> Work:
     batch = next(batches)
 
     def work() -> None:
-        module.read_queries(batch).sum().backward()
+        module.read_queries(batch)["tuned"].sum().backward()
 
     return work
 
@@ -174,7 +174,7 @@ def _readings(module: StageModule, batches: Batches) -> Work:
 
     def work() -> None:
         for batch in drawn:
-            module.read_queries(batch).sum().backward()
+            module.read_queries(batch)["tuned"].sum().backward()
 
     return work
 

@@ -114,8 +114,8 @@ class TextModel(nn.Module):
     def read_short(self, texts: Ragged, base: Tensor | None = None) -> Tensor:
         """Vectors of short texts of length 1, (n, width): mostly the adapter's, with a share of the base's own.
 
-        On descriptions by business owners the mean of both finds more codes than either; weight-space ensembles of a
-        tuned and an untuned model do so for the same reason (Wortsman et al., 2022).
+        The more of it, the more is found in descriptions by business owners and the less of index entries; ensembles of
+        a tuned and an untuned model trade likewise (Wortsman et al., 2022).
 
         Args:
             base: the base's own vectors, where they are known.

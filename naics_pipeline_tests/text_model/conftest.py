@@ -80,10 +80,11 @@ def finished(train_in, tiny_base, tmp_path_factory) -> loop.StageResult:
 @pytest.fixture(scope="session")
 def inputs_of(frames, tmp_path_factory) -> InputsOf:
     """What training reads with these settings, of the given texts; made once for equal settings."""
-    made: dict[tuple[str, int], TrainingInputs] = {}
+    made: dict[tuple[str, bool, int], TrainingInputs] = {}
 
     def load(settings: Settings, texts: Frames = frames) -> TrainingInputs:
-        key = settings.model_dump_json(include={"tokens", "model", "training"}), texts["descriptions"].height
+        own = settings.model_dump_json(include={"tokens", "model", "training"})
+        key = own, settings.reads_base, texts["descriptions"].height
         if key not in made:
             places = tmp_path_factory.mktemp("inputs")
             made[key] = load_inputs(

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn.functional import normalize
 
+from naics_pipeline.errors import SettingsError
 from naics_pipeline.settings import Adapter, Adapters
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT
 from naics_pipeline.text_model.training.batches import Batch
@@ -113,3 +115,21 @@ def test_a_share_of_the_base_stays_in_what_short_text_says(inputs_of, tiny_base:
     torch.testing.assert_close(
         module.tables.short.values, normalize(0.6 * tuned + 0.4 * base, dim=-1), atol=1e-5, rtol=1e-5
     )
+
+
+def test_what_the_adapter_says_is_kept_near_the_base(inputs_of, tiny_base: Path) -> None:
+    said = {}
+    for weight in (0.0, 100.0):
+        settings = settings_of(tiny_base, {"base_share": 0.0}, retention=weight)
+        module, batches = module_of(inputs_of(settings), settings)
+        moved(module, batches, steps=8)
+        module.eval()
+        texts = module.plan.inputs.short.tokens
+        said[weight] = (module.model.read(SHORT, texts) * module.model.base_vectors(texts)).sum(1).mean().item()
+    assert 1 - said[100.0] < 0.75 * (1 - said[0.0])
+
+
+def test_a_stage_may_not_ask_a_base_that_nobody_reads(inputs_of, tiny_base: Path) -> None:
+    settings = settings_of(tiny_base, {"base_share": 0.0}, retention=0.0)
+    with pytest.raises(SettingsError, match="stage first: retention has a weight here"):
+        module_of(inputs_of(settings), settings, STAGE.model_copy(update={"retention": 1.0}))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from naics_pipeline.geometry import lorentz
 from naics_pipeline.settings import Model
@@ -15,6 +16,7 @@ from naics_pipeline.settings import Objective as Weights
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.losses import LOSSES, rank
 from naics_pipeline.text_model.losses.attraction import attraction_loss
+from naics_pipeline.text_model.losses.retention import retention_loss
 from naics_pipeline.text_model.losses.view import CodePairs, Queries, Suspects, TreeTensors, View
 from naics_pipeline.text_model.objective import Objective
 
@@ -52,7 +54,13 @@ def view_of(tangents: Tensor, gate: Tensor | None = None, mode: str = "attract")
         points=points[:N],
         gate=gate,
         pairs=CodePairs(torch.tensor([4, 3]), torch.tensor([5, 4]), torch.tensor([[0, 10], [6, 7]]), torch.arange(N)),
-        queries=Queries(points[N:], leaf, torch.tensor([-1, 10, -1])),
+        queries=Queries(
+            points[N:],
+            leaf,
+            torch.tensor([-1, 10, -1]),
+            tuned=normalize(tangents[N:], dim=-1),
+            base=normalize(tangents[:3], dim=-1),
+        ),
         rows=torch.arange(N),
         counted=torch.ones(N, N, dtype=torch.bool),
         spread=torch.arange(N),
@@ -206,6 +214,15 @@ def test_attraction_is_the_mean_distance_of_the_sure_in_edges() -> None:
     assert attraction_loss(distance, sure, 0.5).item() == pytest.approx(7.0)
     assert attraction_loss(torch.zeros(3), sure, 0.5).item() == 0
     assert attraction_loss(distance, torch.zeros(3, dtype=torch.bool), 0.5).item() == 0
+
+
+def test_retention_is_how_far_texts_have_turned_away_from_the_base(objective: Objective) -> None:
+    base = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    assert retention_loss(base, base).item() == pytest.approx(0, abs=1e-6)
+    assert retention_loss(torch.tensor([[0.0, 1.0], [0.6, 0.8]]), base).item() == pytest.approx(0.5)
+    view = view_of(tangents())
+    known = replace(view, queries=replace(view.queries, tuned=None))
+    assert LOSSES["retention"](known, objective) is None
 
 
 def test_the_tree_itself_is_where_hierarchy_is_least() -> None:

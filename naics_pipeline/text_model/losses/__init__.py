@@ -3,7 +3,7 @@
 A new one is a file with a `term`, a line below, and a weight in `settings.Objective`.
 """
 
-from naics_pipeline.text_model.losses import attraction, balance, contrastive, hierarchy, query, radius, rank
+from naics_pipeline.text_model.losses import attraction, balance, contrastive, hierarchy, query, radius, rank, retention
 from naics_pipeline.text_model.losses.view import Loss
 
 LOSSES: dict[str, Loss] = {
@@ -14,4 +14,5 @@ LOSSES: dict[str, Loss] = {
     "radius": radius.term,
     "balance": balance.term,
     "attraction": attraction.term,
+    "retention": retention.term,
 }

@@ -94,12 +94,15 @@ class Queries:
         code: (Q,) index of the code that each belongs to.
         under: (Q,) index of the code that Census warns not to confuse it with, -1 for none.
         own: (Q, ·) the code's point as it is without the text; None: as it is.
+        tuned, base: (Q, width) what the adapter and the base say of them; None where nothing was read afresh.
     """
 
     points: Tensor
     code: Tensor
     under: Tensor
     own: Tensor | None = None
+    tuned: Tensor | None = None
+    base: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,11 @@ def _refuse_idle(stage: Stage, settings: Settings, reads: bool, policies: dict[s
             f"stage {stage.name}: false_negatives are to be attracted, but the term attraction has weight 0. Give it "
             "one, or set mode: eliminate."
         )
+    if stage.weigh(settings.objective).retention and not settings.reads_base:
+        raise SettingsError(
+            f"stage {stage.name}: retention has a weight here, but nowhere else is the base asked. Give "
+            "objective.retention or model.base_share one, or leave it out of the stage's file."
+        )
     if any(phase.false_negatives for phase in stage.all_phases) and settings.model.geometry != "lorentz":
         raise SettingsError(
             f"stage {stage.name}: false_negatives are found by clusters of hyperbolic space; model.geometry is "

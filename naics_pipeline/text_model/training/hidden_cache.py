@@ -37,8 +37,8 @@ class HiddenCache:
         return Ragged(self._array(f"{name}-{split}", texts, lambda: compute().values), texts.offsets)
 
     def base_vectors(self, model: TextModel, texts: Ragged) -> torch.Tensor:
-        """(n, width) float32; zeros where the base's own vectors have no share."""
-        if model.settings.model.base_share == 0:
+        """(n, width) float32; zeros where nothing asks what the base says."""
+        if not model.settings.reads_base:
             return torch.zeros(len(texts), model.encoder.width)
         vectors = self._array("short", texts, lambda: model.base_vectors(texts).cpu().numpy())
         return torch.from_numpy(np.array(vectors, dtype=np.float32))

@@ -73,7 +73,7 @@ class TrainingInputs:
         long: by long channel, token ids or hidden states of every code's text.
         present: (N, 4) bool, which channels a code has.
         short: every short text.
-        base_short: (M, width) what the base itself says of them; zeros where it has no share.
+        base_short: (M, width) what the base itself says of them; zeros where nothing asks for it.
         validation: token ids of the validation entries.
         validation_code: (V,) int64, index of the code that each belongs to.
         left_out: (N,) bool, codes that no training sees: neither their texts nor their pairs.

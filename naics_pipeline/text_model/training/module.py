@@ -13,9 +13,9 @@ from naics_pipeline.text_model.device import give_back_memory
 from naics_pipeline.text_model.fusion import drop_channels
 from naics_pipeline.text_model.losses.balance import choices
 from naics_pipeline.text_model.losses.view import CodePairs, Queries, Suspects, TreeTensors, View
-from naics_pipeline.text_model.model import CodeVectors, TextModel
+from naics_pipeline.text_model.model import CodeVectors, TextModel, mixed
 from naics_pipeline.text_model.objective import Objective
-from naics_pipeline.text_model.tokens import LONG_CHANNELS, Ragged
+from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT, Ragged
 from naics_pipeline.text_model.training.batches import Batch, Plan, epochs_of
 from naics_pipeline.text_model.training.checks import refuse_non_finite
 from naics_pipeline.text_model.training.optimiser import optimiser
@@ -93,25 +93,29 @@ class StageModule(pl.LightningModule):
     def read_and_score(self, batch: Batch) -> dict[str, Tensor]:
         """Reads the texts of a batch afresh and gives the terms of the objective, unweighted."""
         short, long = self.tables.short.values, self.tables.long_values()
+        said: dict[str, Tensor] = {}
         if self.plan.frozen:
             queries = short[batch["query_row"]]
         else:
             with own_dropout(self.dropout):
-                queries, live = self.read_queries(batch), self._read_live(batch["live"])
+                said, live = self.read_queries(batch), self._read_live(batch["live"])
+            queries = mixed(said["tuned"], said["base"], self.settings.model.base_share)
             known = (batch["query_row"] >= 0).nonzero().squeeze(-1)
             short = self.tables.short.replace(batch["query_row"][known], queries[known])
             long |= live
         present = drop_channels(self.tables.present, self.settings.model.channel_dropout)
         kept = torch.rand(len(present), 1, device=present.device) >= self.settings.model.offset_dropout
         codes = self.tables.codes(short, long, present)
-        view = self.view(batch, queries, codes, short, self.model.offset * kept)
+        view = self.view(batch, queries, codes, short, self.model.offset * kept, **said)
         terms = self.objective(view)
         if view.gate is not None:
             chosen = choices(view.gate.detach()[self.tree.trained], self.settings.model.top_k)
             self.chosen = chosen if self.chosen is None else self.chosen + chosen
         return terms
 
-    def view(self, batch: Batch, queries: Tensor, codes: CodeVectors, short: Tensor, offset: Tensor) -> View:
+    def view(
+        self, batch: Batch, queries: Tensor, codes: CodeVectors, short: Tensor, offset: Tensor, **said: Tensor
+    ) -> View:
         """What the losses see of a batch.
 
         Args:
@@ -119,6 +123,7 @@ class StageModule(pl.LightningModule):
             codes: of all codes, with the channels that count.
             short: (M, width) vectors of all short texts.
             offset: (N, d + 1), those of the codes that count.
+            said: of the queries, where they were read afresh; see `read_queries`.
         """
         points, gate = self.model.fusion(codes.channels, codes.present, offset)
         asked = None
@@ -126,9 +131,8 @@ class StageModule(pl.LightningModule):
             left = short[batch["left_row"]]
             own = codes.leave_one_out(batch["query_code"], batch["left_channel"], left, batch["left_of"])
             alone, _ = self.model.fusion(*own, offset[batch["query_code"]])
-            asked = Queries(
-                self.model.fusion.place_texts(queries), batch["query_code"], batch["query_under"], own=alone
-            )
+            placed = self.model.fusion.place_texts(queries)
+            asked = Queries(placed, batch["query_code"], batch["query_under"], own=alone, **said)
         return View(
             space=self.model.fusion,
             tree=self.tree,
@@ -157,18 +161,19 @@ class StageModule(pl.LightningModule):
         suspects = self._suspects()
         return 0 if suspects is None else int(suspects.of(batch["anchor"], batch["negative"]).sum())
 
-    def read_queries(self, batch: Batch) -> Tensor:
-        """(Q, width), of a batch's queries, read afresh."""
+    def read_queries(self, batch: Batch) -> dict[str, Tensor]:
+        """What the adapter says of a batch's queries, read afresh, and what the base says: tuned, base, (Q, width)."""
         every = Ragged(batch["query_values"].cpu().numpy(), batch["query_offsets"].cpu().numpy())
         own = own_share(len(every))
         texts, rows = every.taken(own), batch["query_row"][torch.from_numpy(own).to(self.device)]
-        return joined(self.model.read_short(texts, self._base_vectors(texts, rows)), len(every))
+        said = {"tuned": self.model.read(SHORT, texts), "base": self._base_vectors(texts, rows)}
+        return {name: joined(vectors, len(every)) for name, vectors in said.items()}
 
     def _base_vectors(self, texts: Ragged, row: Tensor) -> Tensor:
         """What the base says of a batch's queries: kept of the table's texts, read of those that are made up."""
         vectors = self.tables.base_short[row]
         made_up = (row < 0).nonzero().squeeze(-1)
-        if len(made_up) and self.settings.model.base_share:
+        if len(made_up) and self.settings.reads_base:
             vectors[made_up] = self.model.base_vectors(texts.taken(made_up.cpu().numpy()))
         return vectors
 
