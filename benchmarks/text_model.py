@@ -13,7 +13,7 @@ from peft.tuners.lora import Linear
 
 from benchmarks.data import WORKBOOKS, texts
 from benchmarks.measure import Row, Work
-from naics_pipeline.settings import Adapter, Adapters, Download, Model, Objective, Settings, Tokens, Training
+from naics_pipeline.settings import Adapter, Adapters, Download, Model, Settings, Tokens, Training
 from naics_pipeline.taxonomy import census, text
 from naics_pipeline.text_model.base import load_base, load_tokenizer, locate, mean_pool
 from naics_pipeline.text_model.curriculum.stage import Buckets, Stage
@@ -200,11 +200,7 @@ def _synthetic_steps(codes: int, entries: int, directory: Path) -> Work:
     from naics_pipeline_tests.evaluation.trees import balanced_tree
 
     # To read what the base itself says of a million texts would take the most of an hour.
-    settings = Settings(
-        model=CPU.model_copy(update={"base_share": 0.0}),
-        objective=Objective(retention=0.0),
-        training=Training(queries_per_batch=QUERIES),
-    )
+    settings = Settings(model=CPU.model_copy(update={"base_share": 0.0}), training=Training(queries_per_batch=QUERIES))
     tree = balanced_tree(codes)
     model = TextModel(locate(BASE), settings, tree.codes.tolist())
     generator = np.random.default_rng(0)

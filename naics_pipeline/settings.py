@@ -103,7 +103,7 @@ class Model(Section):
     )
     adapters: Adapters = Adapters()
     base_share: float = Field(
-        0.2, ge=0, lt=1, description="of the base's own vector in that of a short text; it knows words no training has"
+        0.5, ge=0, lt=1, description="of the base's own vector in that of a short text; it knows words no training has"
     )
     shares: Shares = Shares()
     channel_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a step does not see a channel of a code")
@@ -135,7 +135,9 @@ class Objective(Section):
     rank: float = Field(0.0, ge=0, description="LambdaRank for ndcg@10")
     balance: float = Field(0.2, ge=0, description="every expert gets its share of the codes")
     attraction: float = Field(0.0, ge=0, description="of suspected false negatives, where a stage looks for them")
-    retention: float = Field(1.0, ge=0, description="the adapter says of a short text nearly what the base says")
+    retention: float = Field(
+        0.0, ge=0, description="the adapter says of a short text nearly what the base says; 1 where there are few texts"
+    )
     contrastive_loss: Literal["dcl", "infonce"] = Field("dcl", description="infonce: the positive joins the sum")
     temperature: float = Field(0.5, ge=0.01, le=10, description="of the contrastive term")
     learn_temperature: bool = Field(False, description="temperature is where a learned one starts")
