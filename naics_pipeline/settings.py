@@ -130,6 +130,7 @@ class Objective(Section):
 
     contrastive: float = Field(0.0, ge=0, description="pairs of codes nearer than their negatives; 0.03 where wanted")
     query: float = Field(1.0, ge=0, description="short texts nearest to their six-digit code")
+    neighbour: float = Field(0.5, ge=0, description="short texts near to others of their six-digit code")
     hierarchy: float = Field(0.5, ge=0, description="distances follow those of the tree")
     radius: float = Field(0.0, ge=0, description="each level has its distance from the origin; 0.05 where wanted")
     rank: float = Field(0.0, ge=0, description="LambdaRank for ndcg@10")
@@ -154,6 +155,9 @@ class Training(Section):
     queries_per_epoch: int | None = Field(None, ge=1, description="short texts an epoch reads, drawn anew; null: all")
     variations: float = Field(
         0.25, ge=0, description="texts made of a code's examples (joined, turned round, misspelt), as a share of them"
+    )
+    neighbours_per_step: int = Field(
+        32_768, ge=1, description="texts that the term neighbour holds a step's against, a random sample of more"
     )
     pairs_per_batch: int = Field(32, ge=1, description="pairs of codes in a step, each with k_negatives negatives")
     live_codes: int | None = Field(

@@ -161,6 +161,12 @@ class Fusion(nn.Module):
             return squared.clamp_min(1e-12).sqrt()
         return lorentz.pairwise_distance(u, v, curvature=self.curvature)
 
+    def text_distances(self, u: Tensor, v: Tensor) -> Tensor:
+        """Distances of the geometry between all texts u (n, ·) and v (m, ·), as `place_texts` places them: (n, m)."""
+        if self.settings.geometry == "euclidean":
+            return self.distances(u, v)
+        return lorentz.sphere_distance(u, v, curvature=self.curvature)
+
     def paired_distances(self, u: Tensor, v: Tensor) -> Tensor:
         """Distance of each row of u to the same row of v, both (n, ·): (n,)."""
         if self.settings.geometry == "euclidean":

@@ -193,7 +193,7 @@ def test_a_stage_of_short_text_draws_no_pair_and_one_of_pairs_no_text(inputs, se
     for batch in first_epoch(inputs, SHORT_ALONE, settings):
         assert len(batch["query_code"])
         assert not sum(len(batch[name]) for name in ("anchor", "positive", "negative", "codes", "live"))
-    few = STAGE.model_copy(update={"query": 0.0, "max_positives": 1})
+    few = STAGE.model_copy(update={"query": 0.0, "neighbour": 0.0, "max_positives": 1})
     plan, drawn = Plan.of(inputs, few, settings), first_epoch(inputs, few, settings)
     assert len(drawn) == len(plan) > 10
     assert not sum(len(batch["query_code"]) + len(batch["query_values"]) for batch in drawn)
@@ -202,7 +202,7 @@ def test_a_stage_of_short_text_draws_no_pair_and_one_of_pairs_no_text(inputs, se
 
 
 def test_a_stage_that_would_read_nothing_is_refused(inputs, settings) -> None:
-    nothing = SHORT_ALONE.model_copy(update={"query": 0.0})
+    nothing = SHORT_ALONE.model_copy(update={"query": 0.0, "neighbour": 0.0})
     with pytest.raises(SettingsError, match="stage first: contrastive, query, hierarchy and rank all have weight 0"):
         Plan.of(inputs, nothing, settings)
 

@@ -117,16 +117,44 @@ def test_a_share_of_the_base_stays_in_what_short_text_says(inputs_of, tiny_base:
     )
 
 
-def test_what_the_adapter_says_is_kept_near_the_base(inputs_of, tiny_base: Path) -> None:
-    said = {}
-    for weight in (0.0, 100.0):
-        settings = settings_of(tiny_base, {"base_share": 0.0}, retention=weight)
-        module, batches = module_of(inputs_of(settings), settings)
-        moved(module, batches, steps=8)
+def test_retention_brings_back_an_adapter_that_went_astray(inputs_of, tiny_base: Path) -> None:
+    settings = settings_of(tiny_base, {"base_share": 0.0}, retention=1.0, neighbour=0.0)
+    module, batches = module_of(inputs_of(settings), settings)
+    astray = {name: value for name, value in learned(module) if "lora_" in name and f".{SHORT}." in name}
+    with torch.no_grad():
+        for value in astray.values():
+            value.add_(0.1 * torch.randn_like(value))
+    terms = []
+    for _ in range(8):
+        term = module.read_and_score(batches[0])["retention"]
+        terms.append(term.item())
+        for value, gradient in zip(astray.values(), torch.autograd.grad(term, list(astray.values())), strict=True):
+            value.data.sub_(0.3 * gradient)
+    assert terms[-1] < 0.5 * terms[0]
+
+
+def test_texts_of_a_code_come_together(inputs_of, tiny_base: Path) -> None:
+    settings = settings_of(tiny_base, {"base_share": 0.0}, neighbour=1.0, query=0.0, hierarchy=0.0, contrastive=0.0)
+    module, batches = module_of(inputs_of(settings), settings)
+
+    def term() -> float:
         module.eval()
-        texts = module.plan.inputs.short.tokens
-        said[weight] = (module.model.read(SHORT, texts) * module.model.base_vectors(texts)).sum(1).mean().item()
-    assert 1 - said[100.0] < 0.75 * (1 - said[0.0])
+        with torch.no_grad():
+            return sum(module.read_and_score(batch)["neighbour"].item() for batch in batches) / len(batches)
+
+    before = term()
+    moved(module, 6 * batches, steps=24)
+    assert term() < 0.9 * before
+
+
+@pytest.mark.parametrize("term", ["neighbour", "retention"])
+def test_a_term_of_texts_that_learn_reads_them_by_itself(inputs_of, tiny_base: Path, term: str) -> None:
+    settings = settings_of(tiny_base, query=0.0, contrastive=0.0, hierarchy=0.0, **{term: 1.0})
+    module, (batch, *_) = module_of(inputs_of(settings), settings)
+    assert term in module.read_and_score(batch)
+    resting = STAGE.model_copy(update={"adapter_rate": 0.0})
+    with pytest.raises(SettingsError, match="would read nothing"):
+        module_of(inputs_of(settings), settings, resting)
 
 
 def test_a_stage_may_not_ask_a_base_that_nobody_reads(inputs_of, tiny_base: Path) -> None:

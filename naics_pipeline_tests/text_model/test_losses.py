@@ -8,6 +8,7 @@ import torch
 from naics_pipeline.text_model.losses.balance import balance_loss, choices
 from naics_pipeline.text_model.losses.contrastive import contrastive_loss, norm_adaptive_margin
 from naics_pipeline.text_model.losses.hierarchy import hierarchy_loss
+from naics_pipeline.text_model.losses.neighbour import neighbour_loss
 from naics_pipeline.text_model.losses.query import query_loss, query_targets, rank_of_truth
 from naics_pipeline.text_model.losses.radius import radius_loss
 
@@ -104,6 +105,19 @@ def test_pairs_left_out_have_no_part_in_the_query_loss() -> None:
     (gradient,) = torch.autograd.grad(loss, distances)
     assert gradient[0, 1] == 0
     assert gradient.isfinite().all()
+
+
+def test_neighbour_loss_is_the_share_of_a_code_in_all_texts_that_count() -> None:
+    distances = torch.tensor([[1.0, 2.0, 3.0, 0.0]], requires_grad=True)
+    seen, owner = torch.tensor([[True, True, True, False]]), torch.tensor([1, 0, 1, 0])
+    loss = neighbour_loss(distances, seen, owner, torch.tensor([[0.05, 0.95]]), 0.5)
+    mass = [math.exp(-4), math.exp(-2) + math.exp(-6)]
+    expected = -sum(target * math.log(of_code / sum(mass)) for target, of_code in zip((0.05, 0.95), mass, strict=True))
+    assert loss.item() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(loss, distances)
+    # Of two texts of its code the nearer one draws it more.
+    assert gradient[0, 0] > gradient[0, 2] > gradient[0, 3] == 0
+    assert gradient[0, 1] < 0
 
 
 def test_rank_of_truth_counts_the_nearer_leaves() -> None:

@@ -44,10 +44,11 @@ def terms(
 def alone(batch: Batch, position: int) -> Batch:
     """The batch with one of its queries and no other."""
     one = {name: batch[name][[position]] for name in ("query_row", "query_code", "query_under", "left_channel")}
-    left = batch["left_of"] == position
-    return (
-        batch | one | {"left_row": batch["left_row"][left], "left_of": torch.zeros(int(left.sum()), dtype=torch.long)}
-    )
+    for name in ("left", "itself"):
+        of_it = batch[f"{name}_of"] == position
+        one[f"{name}_row"] = batch[f"{name}_row"][of_it]
+        one[f"{name}_of"] = torch.zeros(int(of_it.sum()), dtype=torch.long)
+    return batch | one
 
 
 def stirred(module: StageModule) -> StageModule:
@@ -142,6 +143,58 @@ def test_a_query_does_not_pull_the_words_it_consists_of(one_step) -> None:
         assert (pull[code] > 1e-6) == (kind != TITLE)
         assert (described > 1e-6) == (kind != SENTENCE)
     assert set(seen.values()) == {5}
+
+
+def test_a_query_is_drawn_to_other_texts_of_its_code_and_not_to_itself(inputs_of, tiny_base: Path) -> None:
+    settings = whole(settings_of(tiny_base, neighbour=1.0))
+    module, batches = module_of(inputs_of(settings), settings)
+    short, seen = module.plan.inputs.short, dict.fromkeys((TITLE, EXAMPLE, PHRASE, SENTENCE, MADE_UP), 0)
+    again, deepest = short.title_again(), module.plan.inputs.tree.level == 6
+    for kind, position, batch in queries_by_kind(module, batches):
+        code, row = int(batch["query_code"][position]), int(batch["query_row"][position])
+        itself = {row, int(again[row])} - {-1} if row >= 0 else set(left_rows(batch, position))
+        others = set(np.flatnonzero(short.code == code)) - itself
+        if seen[kind] == 5 or not deepest[code] or not others:
+            continue
+        seen[kind] += 1
+        texts, _, codes = differentiable(module)
+        query = torch.randn(1, texts.shape[1])
+        terms(module, alone(batch, position), query, codes, texts)["neighbour"].backward()
+        pull = texts.grad.norm(dim=1)
+        assert not pull[sorted(itself)].any()
+        assert pull[sorted(others)].max() > 0
+        # No text of a broader code has a place among those of the leaves.
+        assert not pull[torch.from_numpy(~deepest[short.code])].any()
+    assert set(seen.values()) == {5}
+
+
+def test_of_many_texts_a_sample_are_neighbours(inputs_of, tiny_base: Path) -> None:
+    settings = settings_of(tiny_base)
+    few = changed(settings, "training", neighbours_per_step=100)
+    pulled = []
+    for chosen in (settings, few, few):
+        module, (batch, *_) = module_of(inputs_of(chosen), chosen)
+        texts, _, codes = differentiable(module)
+        with torch.random.fork_rng():
+            torch.manual_seed(len(pulled))
+            terms(module, batch, module.tables.short.values[batch["query_row"]], codes, texts)["neighbour"].backward()
+        pulled.append(texts.grad.norm(dim=1) > 0)
+        assert not pulled[-1][batch["itself_row"]].all()
+    assert pulled[0].sum() > 100 >= pulled[1].sum() > 0
+    assert not torch.equal(pulled[1], pulled[2])
+
+
+def test_a_text_that_training_may_not_read_is_nobodys_neighbour(inputs_of, tiny_base: Path) -> None:
+    settings = changed(settings_of(tiny_base, neighbour=1.0), "training", left_out_fraction=0.3)
+    module, (batch, *_) = module_of(inputs_of(settings), settings)
+    texts, _, codes = differentiable(module)
+    terms(module, batch, module.tables.short.values[batch["query_row"]], codes, texts)["neighbour"].backward()
+    kept = np.zeros(len(texts), dtype=bool)
+    kept[module.plan.queries] = True
+    pulled = texts.grad.norm(dim=1) > 0
+    assert np.count_nonzero(~kept) > 0
+    assert pulled.any()
+    assert not pulled[torch.from_numpy(~kept)].any()
 
 
 @pytest.mark.parametrize("kind", [TITLE, EXAMPLE, SENTENCE])
@@ -275,7 +328,7 @@ def test_nothing_that_is_said_of_a_code_left_out_reaches_the_loss(inputs_of, tin
         short, long, codes = differentiable(module)
         queries = torch.nn.functional.normalize(torch.randn(len(batch["query_code"]), 32), dim=-1)
         found = terms(module, batch, queries, codes, short)
-        assert set(found) == {"contrastive", "query", "hierarchy", "radius", "balance"}
+        assert set(found) == {"contrastive", "query", "neighbour", "hierarchy", "radius", "balance"}
         module.objective.total(found).backward()
         assert (short.grad[of_gone] == 0).all()
         assert (short.grad[: len(gone)][~gone].abs().sum(1) > 0).all()

@@ -17,7 +17,7 @@ from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.losses import LOSSES, rank
 from naics_pipeline.text_model.losses.attraction import attraction_loss
 from naics_pipeline.text_model.losses.retention import retention_loss
-from naics_pipeline.text_model.losses.view import CodePairs, Queries, Suspects, TreeTensors, View
+from naics_pipeline.text_model.losses.view import CodePairs, Neighbours, Queries, Suspects, TreeTensors, View
 from naics_pipeline.text_model.objective import Objective
 
 TREE = Tree.from_codes(["11", "111", "1111", "11111", "111110", "111111", "21", "211", "2111", "21111", "211110"])
@@ -29,6 +29,9 @@ class Lorentz:
     """The space of the text model, without a model."""
 
     def distances(self, u: Tensor, v: Tensor) -> Tensor:
+        return lorentz.pairwise_distance(u, v)
+
+    def text_distances(self, u: Tensor, v: Tensor) -> Tensor:
         return lorentz.pairwise_distance(u, v)
 
     def paired_distances(self, u: Tensor, v: Tensor) -> Tensor:
@@ -66,6 +69,10 @@ def view_of(tangents: Tensor, gate: Tensor | None = None, mode: str = "attract")
         spread=torch.arange(N),
         unseen=None,
         suspects=Suspects(torch.tensor([0, 1, 1, 2, 3, 3, 4, 2, 5, 5, 3]), mode),
+        # The codes' own points as texts, and the queries, which do not see themselves.
+        neighbours=Neighbours(
+            points, torch.cat([torch.arange(N), leaf]), torch.tensor([N, N + 1, N + 2]), torch.tensor([0, 1, 2])
+        ),
     )
 
 

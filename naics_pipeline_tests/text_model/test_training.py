@@ -46,7 +46,7 @@ def trained_terms(result: loop.StageResult) -> set[str]:
 def test_a_stage_learns_moves_every_adapter_and_keeps_the_base(finished) -> None:
     first, last = finished.history[0], finished.history[-1]
     assert last["train/loss"] < first["train/loss"]
-    assert trained_terms(finished) == {"contrastive", "query", "hierarchy", "balance", "radius"}
+    assert trained_terms(finished) == {"contrastive", "query", "neighbour", "hierarchy", "balance", "radius"}
     assert {"val/loss", "val/query_top1", "largest", "radius/level_6", "negatives/bucket_1"} <= set(first)
     state = state_of(finished.last)
     for adapter in (SHORT, *LONG_CHANNELS):
@@ -219,7 +219,7 @@ def test_weights_of_another_shape_or_a_damaged_checkpoint_are_refused(
 def test_a_stage_may_weigh_terms_anew_and_leave_the_adapters_alone(run, tiny_base: Path) -> None:
     alone = Stage(name="short", contrastive=0, hierarchy=0, radius=0, epochs=1, learning_rate=0.003)
     first = run(settings_of(tiny_base), alone)
-    assert trained_terms(first) == {"query", "balance"}
+    assert trained_terms(first) == {"query", "neighbour", "balance"}
     assert not [name for name in first.history[0] if name.startswith("negatives/")]
     still = ONE_EPOCH.model_copy(update={"name": "still", "after": "short", "adapter_rate": 0.0, "query": 0.5})
     second = run(settings_of(tiny_base, radius=0.0), still, start_from=first.best.parent)
@@ -360,7 +360,7 @@ def test_in_batch_negatives_and_zero_weights_change_what_is_computed(run, finish
     wide = run(settings_of(tiny_base, in_batch_negatives=True), ONE_EPOCH, place="wide")
     assert wide.history[0]["train/contrastive"] > finished.history[0]["train/contrastive"]
     few = ONE_EPOCH.model_copy(update={"max_positives": 1})
-    bare = run(settings_of(tiny_base, query=0, radius=0, balance=0), few, place="bare")
+    bare = run(settings_of(tiny_base, query=0, neighbour=0, radius=0, balance=0), few, place="bare")
     assert trained_terms(bare) == {"contrastive", "hierarchy"}
 
 

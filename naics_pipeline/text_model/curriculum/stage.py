@@ -14,7 +14,7 @@ from naics_pipeline.settings import Bucket, BucketShares, Objective, Section
 Several = BeforeValidator(lambda value: value if isinstance(value, list | tuple) else [value])
 Level = Annotated[int, Field(ge=2, le=6)]
 Weight = Annotated[float | None, Field(ge=0, description="of the term, in place of the profile's")]
-WEIGHTS = ("contrastive", "query", "hierarchy", "rank", "radius", "balance", "attraction", "retention")
+WEIGHTS = ("contrastive", "query", "neighbour", "hierarchy", "rank", "radius", "balance", "attraction", "retention")
 
 
 class Anneal(Section):
@@ -138,6 +138,7 @@ class Stage(Section):
     )
     contrastive: Weight = None
     query: Weight = None
+    neighbour: Weight = None
     hierarchy: Weight = None
     rank: Weight = None
     radius: Weight = None

@@ -17,19 +17,27 @@ def term(view: View, scalars: Scalars) -> Tensor | None:
         return None
     queries, tree, weights = view.queries, view.tree, scalars.weights
     distances = leaf_distances(view, queries)
-    below, tree_distance = tree.leaves_below(queries.code), tree.tree_distance[queries.code][:, tree.leaves].float()
+    below, away = relatives(view, queries)
     confusing = tree.leaves_below(queries.under) & (queries.under >= 0).unsqueeze(-1) & ~below
     left_out = None
     if view.unseen is not None:
-        left_out = view.unseen[queries.code][:, tree.leaves]
+        left_out = away.isinf()
         confusing &= ~view.unseen[queries.under][:, tree.leaves]
-        tree_distance = tree_distance.masked_fill(left_out, math.inf)
         # A query with no leaf of its own left would be sent to a stranger's.
         kept = (below & ~left_out).any(1)
-        tree_distance, distances = tree_distance[kept], distances[kept]
+        away, distances = away[kept], distances[kept]
         confusing, left_out = confusing[kept], left_out[kept]
-    targets = query_targets(tree_distance, weights.query_smoothing)
+    targets = query_targets(away, weights.query_smoothing)
     return query_loss(distances, targets, scalars.query_temperature, confusing, weights.query_margin, left_out)
+
+
+def relatives(view: View, queries: Queries) -> tuple[Tensor, Tensor]:
+    """Of each query's code: which leaves it is or lies above, (Q, L) bool, and edges to each, +inf to one unseen."""
+    tree = view.tree
+    away = tree.tree_distance[queries.code][:, tree.leaves].float()
+    if view.unseen is not None:
+        away = away.masked_fill(view.unseen[queries.code][:, tree.leaves], math.inf)
+    return tree.leaves_below(queries.code), away
 
 
 def leaf_distances(view: View, queries: Queries) -> Tensor:

@@ -18,6 +18,9 @@ class Space(Protocol):
     def distances(self, u: Tensor, v: Tensor) -> Tensor:
         """(n, m), between all rows of u (n, ·) and of v (m, ·)."""
 
+    def text_distances(self, u: Tensor, v: Tensor) -> Tensor:
+        """(n, m), between texts, which all have one radius; faster, and less exact where they are small."""
+
     def paired_distances(self, u: Tensor, v: Tensor) -> Tensor:
         """(n,), of each row of u to the same row of v."""
 
@@ -106,6 +109,22 @@ class Queries:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """M texts as places of the space, for Q queries that may themselves be among them.
+
+    Attributes:
+        points: (M, ·).
+        code: (M,) index of the code that each speaks of, -1 where it does not count.
+        left_row, left_of: (R,) texts that a query is, or is made of, and the query: it does not see them.
+    """
+
+    points: Tensor
+    code: Tensor
+    left_row: Tensor
+    left_of: Tensor
+
+
+@dataclass(frozen=True)
 class Suspects:
     """Codes that may be false negatives of one another: those of one cluster.
 
@@ -136,6 +155,7 @@ class View:
         spread: (T,) codes whose radii and experts are held in balance; None where only unseen pairs are measured.
         unseen: (N, N) bool, pairs of a query's code and another that have no part; None: all have.
         suspects: where the stage looks for false negatives; else None.
+        neighbours: the texts that the queries lie among; None where their places are not learned.
         chosen: (E,) how often earlier batches of the same optimiser step chose each expert; None before the first.
     """
 
@@ -151,6 +171,7 @@ class View:
     unseen: Tensor | None
     suspects: Suspects | None = None
     chosen: Tensor | None = None
+    neighbours: Neighbours | None = None
 
 
 class Scalars(Protocol):

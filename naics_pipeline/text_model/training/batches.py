@@ -61,7 +61,9 @@ class Plan:
             SettingsError: no term of the stage reads a text or a pair, or its keys leave no pair.
         """
         objective = stage.weigh(settings.objective)
-        reads_queries = objective.query > 0
+        frozen = adapter_rate(stage, settings.training) == 0
+        of_learning_texts = 0 if frozen else max(objective.neighbour, objective.retention)
+        reads_queries = max(objective.query, of_learning_texts) > 0
         compares = max(objective.contrastive, objective.hierarchy, objective.rank) > 0
         draws_pairs = compares and bool(stage.all_phases)
         trained, short = ~inputs.left_out, inputs.short
@@ -79,7 +81,7 @@ class Plan:
             settings=settings,
             reads_queries=reads_queries,
             draws_pairs=draws_pairs,
-            frozen=adapter_rate(stage, settings.training) == 0,
+            frozen=frozen,
             hashed=hashed,
             held_out=held_out,
             queries=np.flatnonzero(trained[short.code] & (trained[short.under] | (short.under < 0))),
@@ -124,8 +126,9 @@ def _refuse_idle(stage: Stage, settings: Settings, reads: bool, policies: dict[s
     """Raises where a stage would do nothing, or where a key of it could have no effect."""
     if not reads:
         raise SettingsError(
-            f"stage {stage.name}: contrastive, query, hierarchy and rank all have weight 0, so it would read nothing. "
-            "Give one of them a weight, in the stage's file or in the profile."
+            f"stage {stage.name}: contrastive, query, hierarchy and rank all have weight 0, and so have neighbour and "
+            "retention, or its adapters stay as they are: it would read nothing. Give one of them a weight, in the "
+            "stage's file or in the profile."
         )
     if any(phase.pulls for phase in stage.all_phases) and not stage.weigh(settings.objective).attraction:
         raise SettingsError(

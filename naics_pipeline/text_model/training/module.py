@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from naics_pipeline.text_model.curriculum.state import CurriculumState
 from naics_pipeline.text_model.device import give_back_memory
 from naics_pipeline.text_model.fusion import drop_channels
 from naics_pipeline.text_model.losses.balance import choices
-from naics_pipeline.text_model.losses.view import CodePairs, Queries, Suspects, TreeTensors, View
+from naics_pipeline.text_model.losses.view import CodePairs, Neighbours, Queries, Suspects, TreeTensors, View
 from naics_pipeline.text_model.model import CodeVectors, TextModel, mixed
 from naics_pipeline.text_model.objective import Objective
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT, Ragged
@@ -41,6 +42,7 @@ class StageModule(pl.LightningModule):
         metrics: (N, N) distances to named metrics, after every epoch.
     """
 
+    place_code: Tensor
     # The frozen base is not in the checkpoint.
     strict_loading = False
 
@@ -53,6 +55,9 @@ class StageModule(pl.LightningModule):
         self.tree = TreeTensors(plan.inputs.tree, plan.held_out, plan.inputs.left_out)
         self.tables = TextTables(plan.inputs, model.encoder.width, resting=plan.frozen)
         self.validation = Validation(plan, self.tree, metrics)
+        place_code = np.full(len(plan.inputs.short.code), -1)
+        place_code[plan.queries] = plan.inputs.short.code[plan.queries]
+        self.register_buffer("place_code", torch.from_numpy(place_code), persistent=False)
         self.last_good: Path | None = None
         self.chosen: Tensor | None = None
         self.dropout = torch.Generator()
@@ -127,7 +132,7 @@ class StageModule(pl.LightningModule):
         """
         points, gate = self.model.fusion(codes.channels, codes.present, offset)
         asked = None
-        if self.objective.weights.query and len(queries):
+        if self.plan.reads_queries and len(queries):
             left = short[batch["left_row"]]
             own = codes.leave_one_out(batch["query_code"], batch["left_channel"], left, batch["left_of"])
             alone, _ = self.model.fusion(*own, offset[batch["query_code"]])
@@ -146,6 +151,24 @@ class StageModule(pl.LightningModule):
             unseen=self.tree.held_out,
             suspects=self._suspects(),
             chosen=self.chosen,
+            neighbours=self._neighbours(batch, short) if asked else None,
+        )
+
+    def _neighbours(self, batch: Batch, short: Tensor) -> Neighbours | None:
+        """The texts of the table, or a random sample where they are too many for one step."""
+        if not self.objective.weights.neighbour or self.plan.frozen:
+            return None
+        rows = torch.arange(len(short), device=short.device)
+        if len(rows) > (most := self.settings.training.neighbours_per_step):
+            rows = rows[torch.randperm(len(rows), device=rows.device)[:most]]
+        place = torch.full((len(short),), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        left = place[batch["itself_row"]]
+        return Neighbours(
+            self.model.fusion.place_texts(short[rows]),
+            self.place_code[rows],
+            left_row=left[left >= 0],
+            left_of=batch["itself_of"][left >= 0],
         )
 
     def _suspects(self) -> Suspects | None:

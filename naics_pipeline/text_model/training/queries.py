@@ -95,6 +95,10 @@ def query_arrays(
         "query_under": np.where(known, short.under[np.where(known, rows, 0)], -1),
         "left_channel": channel,
         "left_row": np.concatenate([rows[own], again[title], epoch.examples[epoch.variations.row[made]]]),
+        "itself_row": np.concatenate([rows[known], again[again >= 0], epoch.examples[epoch.variations.row[made]]]),
+        "itself_of": np.concatenate(
+            [np.flatnonzero(known), np.flatnonzero(again >= 0), place[epoch.variations.part_of[made]]]
+        ),
         "left_of": np.concatenate([own, title, place[epoch.variations.part_of[made]]]),
     }
 
