@@ -138,8 +138,8 @@ class Bert:
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention (Vaswani et al., 2017, equation 1), (n, heads, length, width of a head).
 
-    Three products for all heads at once: of a dozen tokens PyTorch's own, a loop over blocks of one head, takes twice
-    to four times as long on a CPU.
+    Two products for all heads at once: of a dozen tokens PyTorch's own, a loop over blocks of one head, takes up to
+    four times as long on a CPU.
 
     Args:
         mask: (n, 1, 1, length), True at real tokens; None: all are.
