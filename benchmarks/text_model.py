@@ -13,7 +13,7 @@ from peft.tuners.lora import Linear
 
 from benchmarks.data import WORKBOOKS, texts
 from benchmarks.measure import Row, Work
-from naics_pipeline.settings import Adapter, Adapters, Download, Model, Settings, Tokens, Training
+from naics_pipeline.settings import Adapter, Adapters, Download, Model, Settings, Tokens, Training, TrainingPrecision
 from naics_pipeline.taxonomy import census, text
 from naics_pipeline.text_model.base import load_base, load_tokenizer, locate, mean_pool
 from naics_pipeline.text_model.curriculum.stage import Buckets, Stage
@@ -35,6 +35,7 @@ ROWS = [
     Row("token cache of all codes", "to_token_cache"),
     Row(f"{BATCHES * QUERIES} short texts, forward and backward", "read_grouped", "read_padded"),
     Row("the same, an adapter as one product; beside it PEFT's two", "read_grouped", "read_by_peft"),
+    Row("the same in bfloat16; beside it in float32", "read_in_half", "read_grouped"),
     Row(f"{STEP}; adapters in all blocks", "step_all_blocks", "step_published"),
     Row(f"{STEP}; long texts from cached states", "step_cached", "step_published"),
     Row("one training step of the profile cpu; beside it its transformer alone", "step_cpu", "step_cpu_transformer"),
@@ -74,8 +75,8 @@ def _sources() -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     return codes, entries, text.activity_phrases(books, codes, entries)
 
 
-def _module(directory: Path, model: Model) -> tuple[StageModule, Batches]:
-    settings = Settings(model=model, training=Training(queries_per_batch=QUERIES))
+def _module(directory: Path, model: Model, precision: TrainingPrecision = "32-true") -> tuple[StageModule, Batches]:
+    settings = Settings(model=model, training=Training(queries_per_batch=QUERIES, precision=precision))
     codes, entries, phrases = _sources()
     text_model = TextModel(locate(BASE), settings, codes["code"].to_list())
     inputs = load_inputs(
@@ -160,6 +161,11 @@ def read_grouped(directory: Path) -> Work:
     return _readings(*_module(directory, CPU))
 
 
+def read_in_half(directory: Path) -> Work:
+    """Likewise, the transformer in bfloat16: slower on a processor without its products."""
+    return _readings(*_module(directory, CPU, "bf16-mixed"))
+
+
 def read_by_peft(directory: Path) -> Work:
     """The same by PEFT's own layer: the adapter's product is added to what the frozen matrix says."""
     module, batches = _module(directory, CPU)
@@ -200,7 +206,8 @@ def _synthetic_steps(codes: int, entries: int, directory: Path) -> Work:
     from naics_pipeline_tests.evaluation.trees import balanced_tree
 
     # To read what the base itself says of a million texts would take the most of an hour.
-    settings = Settings(model=CPU.model_copy(update={"base_share": 0.0}), training=Training(queries_per_batch=QUERIES))
+    training = Training(queries_per_batch=QUERIES, precision="32-true")
+    settings = Settings(model=CPU.model_copy(update={"base_share": 0.0}), training=training)
     tree = balanced_tree(codes)
     model = TextModel(locate(BASE), settings, tree.codes.tolist())
     generator = np.random.default_rng(0)

@@ -150,6 +150,9 @@ class Objective(Section):
     query_margin: float = Field(0.5, ge=0, description="how much nearer a code that Census warns of is made to look")
 
 
+TrainingPrecision = Literal["auto", "32-true", "bf16-mixed"]
+
+
 class Training(Section):
     queries_per_batch: int = Field(256, ge=1, description="short texts read afresh in a step, by all devices together")
     queries_per_epoch: int | None = Field(None, ge=1, description="short texts an epoch reads, drawn anew; null: all")
@@ -181,7 +184,9 @@ class Training(Section):
     )
     devices: int = Field(1, ge=1, description="of each machine; a process for each reads its share of a step's texts")
     nodes: int = Field(1, ge=1, description="machines that train together, where torchrun starts the processes")
-    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16 on CUDA only")
+    precision: TrainingPrecision = Field(
+        "auto", description="of the transformer in training; auto: bf16 on CUDA, and on a CPU with AVX-512 BF16"
+    )
 
 
 class GraphObjective(Section):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from naics_pipeline.errors import SettingsError
+from naics_pipeline.settings import TrainingPrecision
 
 
 def resolve(accelerator: str) -> torch.device:
@@ -24,6 +25,13 @@ def resolve(accelerator: str) -> torch.device:
             f"accelerator: '{accelerator}' is not present on this machine. Set accelerator to auto or cpu."
         )
     return torch.device(accelerator)
+
+
+def in_half(precision: TrainingPrecision, device: torch.device) -> bool:
+    """Whether the transformer trains in bfloat16 by `auto | 32-true | bf16-mixed`; auto: where products gain by it."""
+    if precision == "auto":
+        return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    return precision == "bf16-mixed"
 
 
 def give_back_memory() -> None:

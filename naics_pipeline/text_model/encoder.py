@@ -13,8 +13,9 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 from naics_pipeline.errors import ModelError
-from naics_pipeline.settings import Adapter, Model
+from naics_pipeline.settings import Adapter, Model, TrainingPrecision
 from naics_pipeline.text_model.base import length_groups, load_base, mean_pool
+from naics_pipeline.text_model.device import in_half
 from naics_pipeline.text_model.tokens import LONG_CHANNELS, SHORT, Ragged
 
 BASE = "base"
@@ -30,15 +31,21 @@ class TextEncoder(nn.Module):
     computed once (`lower`) and fed instead of token ids. `short_text: full` gives short text a base of its own, all of
     whose weights learn, in place of its adapter.
 
+    In training mode it may read in bfloat16 (`in_half`): the transformer alone, since distances and losses need more
+    digits, and nothing that is kept.
+
+    Args:
+        precision: `training.precision` of the settings.
     Raises:
         ModelError: the base model cannot be split where an adapter asks for it.
     """
 
-    def __init__(self, base: Path, settings: Model) -> None:
+    def __init__(self, base: Path, settings: Model, precision: TrainingPrecision = "32-true") -> None:
         from peft import get_peft_model
 
         super().__init__()
         model = load_base(base, settings.dropout)
+        self.precision = precision
         self.width: int = model.config.hidden_size
         self.adapters: dict[str, Adapter] = {name: getattr(settings.adapters, name) for name in (SHORT, *LONG_CHANNELS)}
         self.depth: int = model.config.num_hidden_layers
@@ -147,15 +154,21 @@ class TextEncoder(nn.Module):
             return _run(model, model.embeddings(input_ids=ids), mask, slice(0, self.split(name)))
 
     def _encode(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
+        half = self.training and in_half(self.precision, values.device)
+        with torch.autocast(values.device.type, torch.bfloat16, enabled=half):
+            hidden = self._hidden(name, values, mask)
+        return normalize(mean_pool(hidden.float(), mask), dim=-1)
+
+    def _hidden(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
+        """What the last block says of every token, (n, length, width)."""
         model = self._base(name)
         if name == BASE or self.adapters[name].blocks is None or (name == SHORT and self.full is not None):
             with self._use(name):
-                hidden = model(input_ids=values, attention_mask=mask.long()).last_hidden_state
-        else:
-            below = values if values.is_floating_point() else self.lower(name, values, mask)
-            with self._use(name):
-                hidden = _run(model, below, mask, slice(self.split(name), None))
-        return normalize(mean_pool(hidden.float(), mask), dim=-1)
+                whole: Tensor = model(input_ids=values, attention_mask=mask.long()).last_hidden_state
+                return whole
+        below = values if values.is_floating_point() else self.lower(name, values, mask)
+        with self._use(name):
+            return _run(model, below, mask, slice(self.split(name), None))
 
     def forward(self, name: str, values: Tensor, mask: Tensor, *, recompute: bool = False) -> Tensor:
         """Vectors of n texts.

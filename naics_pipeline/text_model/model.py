@@ -93,7 +93,7 @@ class TextModel(nn.Module):
     def __init__(self, base: Path, settings: Settings, codes: Sequence[str]) -> None:
         super().__init__()
         self.settings, self.codes = settings, list(codes)
-        self.encoder = TextEncoder(base, settings.model)
+        self.encoder = TextEncoder(base, settings.model, settings.training.precision)
         self.fusion = Fusion(self.encoder.width, settings.model)
         self.offset = nn.Parameter(torch.zeros(len(self.codes), settings.model.embedding_dim + 1))
 

@@ -96,13 +96,20 @@ def few_frames(books: Workbooks) -> Frames:
 
 
 def settings_of(tiny_base: Path, model: dict[str, Any] | None = None, **objective: Any) -> Settings:
-    """Four batches of queries an epoch, eight dimensions, every term that a built-in curriculum has."""
+    """Four batches of queries an epoch, eight dimensions, every term that a built-in curriculum has, in float32."""
     return Settings(
         accelerator="cpu",
         tokens=Tokens(short=12, description=12, excluded=12),
         model=Model(**({"base": str(tiny_base), **SMALL} | (model or {}))),
         objective=Objective(**{"temperature": 0.5, "contrastive": 0.03, "radius": 0.05, **objective}),
-        training=Training(pairs_per_batch=16, queries_per_batch=32, queries_per_epoch=128, variations=0, live_codes=40),
+        training=Training(
+            pairs_per_batch=16,
+            queries_per_batch=32,
+            queries_per_epoch=128,
+            variations=0,
+            live_codes=40,
+            precision="32-true",
+        ),
     )
 
 

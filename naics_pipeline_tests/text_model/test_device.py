@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from naics_pipeline.text_model.device import give_back_memory, reproducible
+from naics_pipeline.text_model.device import give_back_memory, in_half, reproducible
 
 
 def resident() -> int:
@@ -31,6 +31,22 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "multiplies", "expected"),
+    [
+        ("auto", "cuda", False, True),
+        ("auto", "mps", True, False),
+        ("auto", "cpu", True, True),
+        ("auto", "cpu", False, False),
+        ("32-true", "cuda", True, False),
+        ("bf16-mixed", "cpu", False, True),
+    ],
+)
+def test_where_training_reads_in_half(precision, device, multiplies, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplies)
+    assert in_half(precision, torch.device(device)) is expected
 
 
 def test_rows_taken_more_than_once_have_one_gradient(two_threads):

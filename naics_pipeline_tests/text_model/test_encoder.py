@@ -9,7 +9,7 @@ import torch
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.settings import Adapter, Adapters, Model, Shares
+from naics_pipeline.settings import Adapter, Adapters, Model, Shares, TrainingPrecision
 from naics_pipeline.text_model.base import length_groups
 from naics_pipeline.text_model.encoder import BASE, TextEncoder, hidden_states
 from naics_pipeline.text_model.fusion import Fusion, MixtureOfExperts, drop_channels
@@ -22,9 +22,10 @@ TEXTS = ["Growing soybeans", "Flour milling", "a", "Repair and maintenance of lo
 NAMES = (SHORT, *LONG_CHANNELS)
 
 
-def encoder_of(tiny_base: Path, **changes: object) -> TextEncoder:
+def encoder_of(tiny_base: Path, precision: TrainingPrecision = "32-true", **changes: object) -> TextEncoder:
     torch.manual_seed(0)
-    return TextEncoder(tiny_base, Model(**({"base": str(tiny_base), "adapters": ALL} | changes))).eval()
+    model = Model(**({"base": str(tiny_base), "adapters": ALL} | changes))
+    return TextEncoder(tiny_base, model, precision).eval()
 
 
 def top_block(name: str = "description") -> dict[str, Adapters]:
@@ -53,6 +54,21 @@ def scored(encoder: TextEncoder, tokens: Ragged, tokens_per_group: int = 4096) -
     """A number that hangs on every adapter; of vectors of length 1 a plain sum of squares would not."""
     direction = torch.randn(encoder.width, generator=torch.Generator().manual_seed(1))
     return torch.stack([(read(encoder, name, tokens, tokens_per_group) @ direction).sum() for name in NAMES]).sum()
+
+
+def test_half_precision_is_of_training_alone(tiny_base: Path, tokens: Ragged) -> None:
+    exact, half = (encoder_of(tiny_base, precision, dropout=0.0) for precision in ("32-true", "bf16-mixed"))
+    for encoder in (exact, half):
+        torch.manual_seed(1)
+        stir(encoder)
+    assert torch.equal(read(half, SHORT, tokens), read(exact, SHORT, tokens))
+    near, far = read(half.train(), SHORT, tokens), read(exact.train(), SHORT, tokens)
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, far)
+    torch.testing.assert_close(near, far, atol=0.03, rtol=0)
+    torch.testing.assert_close(near.norm(dim=1), torch.ones(len(near)))
+    scored(half, tokens).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in half.parameters() if parameter.requires_grad)
 
 
 def test_every_adapter_gets_a_gradient_in_one_step_and_the_base_none(tiny_base: Path, tokens: Ragged) -> None:

@@ -101,6 +101,24 @@ def test_the_same_seed_gives_the_same_history_and_another_another(run, finished,
     assert losses(other)[0] != losses(finished)[0]
 
 
+def test_losses_of_half_precision_are_formed_in_full(run, tiny_base: Path, monkeypatch) -> None:
+    halved: list[bool] = []
+
+    def total(self: Objective, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        halved.append(torch.is_autocast_enabled("cpu"))
+        return unpatched(self, terms)
+
+    unpatched = Objective.total
+    monkeypatch.setattr(Objective, "total", total)
+    half = run(changed(settings_of(tiny_base), "training", precision="bf16-mixed"), ONE_EPOCH)
+    assert halved
+    assert not any(halved)
+    full = run(settings_of(tiny_base), ONE_EPOCH, place="full")
+    ours, theirs = (result.history[0]["train/loss"] for result in (half, full))
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.02)
+
+
 def test_no_sum_of_a_stage_is_left_to_the_order_of_threads(run, tiny_base: Path) -> None:
     reproducible: list[bool] = []
     run(

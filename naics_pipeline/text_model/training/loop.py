@@ -225,9 +225,6 @@ def _early_stopping(settings: Settings) -> list[Callback]:
 
 def _trainer(settings: Settings, epochs: int, callbacks: list[Callback], work: Path) -> lightning.Trainer:
     device = resolve(settings.accelerator).type
-    precision = settings.training.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if device == "cuda" else "32-true"
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     return lightning.Trainer(
         default_root_dir=str(work),
@@ -236,7 +233,7 @@ def _trainer(settings: Settings, epochs: int, callbacks: list[Callback], work: P
         devices=settings.training.devices,
         num_nodes=settings.training.nodes,
         strategy=_strategy(),
-        precision=precision,
+        precision="32-true",  # the encoder knows better: see `TextEncoder`
         gradient_clip_val=settings.training.gradient_clip,
         accumulate_grad_batches=settings.training.accumulate,
         callbacks=callbacks,

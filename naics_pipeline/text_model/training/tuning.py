@@ -115,15 +115,13 @@ def _try(
     # What the tables hold costs nothing, but all must have a direction.
     module.tables.short.renew(torch.nn.functional.normalize(torch.randn_like(module.tables.short.values), dim=-1))
     optimizer = module.configure_optimizers()["optimizer"]
-    half = device.type == "cuda" and settings.training.precision != "32-true"
     read, seconds = 0, 0.0
     try:
         for number, batch in enumerate(islice(epoch(plan, module.state), STEPS + 1)):
             batch = {name: value.to(device) for name, value in batch.items()}
             started = time.monotonic()
             optimizer.zero_grad()
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                loss = module.objective.total(module.read_and_score(batch))
+            loss = module.objective.total(module.read_and_score(batch))
             loss.backward()
             optimizer.step()
             loss.item()
