@@ -116,7 +116,9 @@ class Model(Section):
         0.1, ge=0, le=1, description="share of codes placed by their texts alone in a step; 1: codes have no offset"
     )
     geometry: Literal["lorentz", "euclidean"] = Field("lorentz", description="euclidean: an ablation, not refined")
-    embedding_dim: int = Field(128, ge=2, description="d; a point has d + 1 coordinates")
+    embedding_dim: int = Field(
+        256, ge=2, description="d; a point has d + 1 coordinates; in fewer, texts unlike the index are found less"
+    )
     edge_length: float = Field(0.5, gt=0, description="where the learned length of an edge of the tree starts")
     curvature: float = Field(
         0.1, ge=0.1, le=10, description="c of a space with sectional curvature -c; in a flatter one texts find more"
