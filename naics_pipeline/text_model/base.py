@@ -137,7 +137,7 @@ def load_base(directory: Path, dropout: float | None = None) -> Any:
             for name in [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob"))]:
                 setattr(config, name, dropout)
         # Of a dozen tokens PyTorch's own attention, a loop over blocks of one head, is slower on a CPU than plain
-        # products: by a third of a whole training step in bfloat16.
+        # products: 190 texts a second in place of 263, forward and backward in bfloat16.
         attention = "eager" if resolve("auto").type == "cpu" else None
         model = AutoModel.from_pretrained(directory, config=config, dtype=torch.float32, attn_implementation=attention)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
