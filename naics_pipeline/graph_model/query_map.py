@@ -20,7 +20,10 @@ _NEIGHBOURS = 10
 _PERPLEXITY = 5.0
 _RIDGE = 1e-9
 _MAX_STEPS = 40
-_CONVERGED = 1e-6
+_CONVERGED = 1e-3
+"""In nats, twice what a Newton step still gains. A Gauss-Newton step may gain as little and be far off yet."""
+_CONVERGED_FREE = 1e-6
+_ROUNDING = 1e-12
 _SUFFICIENT_DECREASE = 0.1
 _MAX_HALVINGS = 20
 _SAME_RADIUS = 1e-5
@@ -168,7 +171,7 @@ def _minimise(
         start: (n, d) where to begin, 0 without it.
     """
     size = levels[0].x.shape[1]
-    dim = size if slope is None else size - 1
+    dim, converged = (size, _CONVERGED) if slope is None else (size - 1, _CONVERGED_FREE)
     w = wanted[0].new_zeros(len(wanted[0]), dim) if start is None else start.clone()
     left = torch.arange(len(w))
     row, column = torch.triu_indices(size, size)
@@ -193,7 +196,7 @@ def _minimise(
         step = torch.linalg.solve(hessian, gradient)
         decrement = (gradient * step).sum(1)
         w[left] = _descended(here, step, decrement, levels, target, slope)
-        left = left[decrement > _CONVERGED]
+        left = left[decrement > converged]
         if not len(left):
             break
     return w
@@ -219,7 +222,7 @@ def _descended(
     before, share = _objective(w, levels, target, slope), torch.ones_like(decrement)
     for _ in range(_MAX_HALVINGS):
         after = _objective(w - share.unsqueeze(1) * step, levels, target, slope)
-        short = after > before - _SUFFICIENT_DECREASE * share * decrement + _CONVERGED**2
+        short = after > before - _SUFFICIENT_DECREASE * share * decrement + _ROUNDING
         if not short.any():
             break
         share = torch.where(short, share / 2, share)

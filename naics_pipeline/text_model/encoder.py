@@ -31,8 +31,8 @@ class TextEncoder(nn.Module):
     computed once (`lower`) and fed instead of token ids. `short_text: full` gives short text a base of its own, all of
     whose weights learn, in place of its adapter.
 
-    In training mode it may read in bfloat16 (`in_half`): the transformer alone, since distances and losses need more
-    digits, and nothing that is kept.
+    In training mode, and inside `as_in_training`, it may read in bfloat16 (`in_half`): the transformer alone, since
+    distances and losses need more digits, and nothing that is kept.
 
     Args:
         precision: `training.precision` of the settings.
@@ -46,6 +46,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         model = load_base(base, settings.dropout)
         self.precision = precision
+        self._halved = False
         self.width: int = model.config.hidden_size
         self.adapters: dict[str, Adapter] = {name: getattr(settings.adapters, name) for name in (SHORT, *LONG_CHANNELS)}
         self.depth: int = model.config.num_hidden_layers
@@ -153,8 +154,17 @@ class TextEncoder(nn.Module):
         with torch.no_grad(), self._use(name):
             return _run(model, model.embeddings(input_ids=ids), mask, slice(0, self.split(name)))
 
+    @contextmanager
+    def as_in_training(self) -> Iterator[None]:
+        """Inside, it reads in the precision of training whatever its mode: for what only training looks at."""
+        before, self._halved = self._halved, True
+        try:
+            yield
+        finally:
+            self._halved = before
+
     def _encode(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
-        half = self.training and in_half(self.precision, values.device)
+        half = (self.training or self._halved) and in_half(self.precision, values.device)
         with torch.autocast(values.device.type, torch.bfloat16, enabled=half):
             hidden = self._hidden(name, values, mask)
         return normalize(mean_pool(hidden.float(), mask), dim=-1)

@@ -146,6 +146,12 @@ class Fusion(nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             return self._at(self.projection(vectors.float()), self.log_text_radius)
 
+    def text_directions(self, vectors: Tensor) -> Tensor:
+        """Directions in which `place_texts` places texts with these vectors (n, width): unit vectors, (n, d)."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            direction = self.projection(vectors.float())
+            return direction / lorentz.norm(direction)
+
     def _at(self, direction: Tensor, log_radius: Tensor) -> Tensor:
         tangent = log_radius.exp() * direction / lorentz.norm(direction)
         if self.settings.geometry == "euclidean":
@@ -161,11 +167,18 @@ class Fusion(nn.Module):
             return squared.clamp_min(1e-12).sqrt()
         return lorentz.pairwise_distance(u, v, curvature=self.curvature)
 
-    def text_distances(self, u: Tensor, v: Tensor) -> Tensor:
-        """Distances of the geometry between all texts u (n, ·) and v (m, ·), as `place_texts` places them: (n, m)."""
+    def text_distances(self, u: Tensor, direction: Tensor) -> Tensor:
+        """Distances of the geometry between all texts u (n, ·), placed, and others, of which the direction is enough.
+
+        Args:
+            u: of `place_texts`.
+            direction: (m, d), of `text_directions`.
+        Returns: (n, m).
+        """
         if self.settings.geometry == "euclidean":
-            return self.distances(u, v)
-        return lorentz.sphere_distance(u, v, curvature=self.curvature)
+            radius = lorentz.norm(u)
+            return 2 * radius * lorentz.half_sine(u / radius, direction)
+        return lorentz.sphere_distance(u, direction, curvature=self.curvature)
 
     def paired_distances(self, u: Tensor, v: Tensor) -> Tensor:
         """Distance of each row of u to the same row of v, both (n, ·): (n,)."""

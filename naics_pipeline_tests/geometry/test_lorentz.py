@@ -100,12 +100,13 @@ def test_pairwise_is_distance_of_every_pair(curvature: float) -> None:
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_on_one_sphere_the_angle_gives_the_distance(curvature: float, kind: torch.dtype) -> None:
     v = tangents(0, 9, 5, 1.0)
-    x = lorentz.exp0(3 * v / lorentz.norm(v) / curvature**0.5, curvature=curvature)
-    found = lorentz.sphere_distance(x[:4].to(kind), x[4:].to(kind), curvature=curvature)
+    direction = v / lorentz.norm(v)
+    x = lorentz.exp0(3 * direction / curvature**0.5, curvature=curvature)
+    found = lorentz.sphere_distance(x[:4].to(kind), direction[4:].to(kind), curvature=curvature)
     torch.testing.assert_close(
         found.double(), lorentz.pairwise_distance(x[:4], x[4:], curvature=curvature), rtol=1e-5, atol=0
     )
-    itself = lorentz.sphere_distance(x.to(kind), x.to(kind), curvature=curvature).diagonal()
+    itself = lorentz.sphere_distance(x.to(kind), direction.to(kind), curvature=curvature).diagonal()
     assert itself.max() < 0.01 / curvature**0.5
 
 

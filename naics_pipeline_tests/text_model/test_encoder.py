@@ -59,8 +59,12 @@ def test_half_precision_is_of_training_alone(tiny_base: Path, tokens: Ragged) ->
         torch.manual_seed(1)
         stir(encoder)
     assert torch.equal(read(half, SHORT, tokens), read(exact, SHORT, tokens))
+    with half.as_in_training():
+        drafted = read(half, SHORT, tokens)
+    assert torch.equal(read(half, SHORT, tokens), read(exact, SHORT, tokens))
     near, far = read(half.train(), SHORT, tokens), read(exact.train(), SHORT, tokens)
     assert near.dtype == torch.float32
+    assert torch.equal(near, drafted)
     assert not torch.equal(near, far)
     torch.testing.assert_close(near, far, atol=0.03, rtol=0)
     torch.testing.assert_close(near.norm(dim=1), torch.ones(len(near)))

@@ -82,6 +82,20 @@ def test_a_code_lies_towards_the_channel_with_the_greatest_share(channel: str) -
 
 
 @pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
+def test_of_another_text_the_direction_gives_the_distance_and_its_gradient(geometry: str) -> None:
+    torch.manual_seed(0)
+    model = Fusion(8, Model(geometry=geometry, embedding_dim=4, expert_dim=8)).eval()
+    vectors, others = torch.randn(3, 8), torch.randn(5, 8)
+    found = [
+        model.text_distances(model.place_texts(vectors), model.text_directions(others)),
+        model.distances(model.place_texts(vectors), model.place_texts(others)),
+    ]
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(distances.sum(), model.log_text_radius)[0] for distances in found]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
 def test_distances_are_those_of_the_geometry(geometry: str) -> None:
     torch.manual_seed(0)
     model = Fusion(8, Model(geometry=geometry, embedding_dim=4, expert_dim=8)).eval()

@@ -31,8 +31,8 @@ class Lorentz:
     def distances(self, u: Tensor, v: Tensor) -> Tensor:
         return lorentz.pairwise_distance(u, v)
 
-    def text_distances(self, u: Tensor, v: Tensor) -> Tensor:
-        return lorentz.pairwise_distance(u, v)
+    def text_distances(self, u: Tensor, direction: Tensor) -> Tensor:
+        return lorentz.sphere_distance(u, direction)
 
     def paired_distances(self, u: Tensor, v: Tensor) -> Tensor:
         return lorentz.distance(u, v)
@@ -69,9 +69,12 @@ def view_of(tangents: Tensor, gate: Tensor | None = None, mode: str = "attract")
         spread=torch.arange(N),
         unseen=None,
         suspects=Suspects(torch.tensor([0, 1, 1, 2, 3, 3, 4, 2, 5, 5, 3]), mode),
-        # The codes' own points as texts, and the queries, which do not see themselves.
+        # The codes' own directions as texts, and the queries, which do not see themselves.
         neighbours=Neighbours(
-            points, torch.cat([torch.arange(N), leaf]), torch.tensor([N, N + 1, N + 2]), torch.tensor([0, 1, 2])
+            normalize(tangents, dim=-1),
+            torch.cat([torch.arange(N), leaf]),
+            torch.tensor([N, N + 1, N + 2]),
+            torch.tensor([0, 1, 2]),
         ),
     )
 

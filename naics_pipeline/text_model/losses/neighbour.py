@@ -21,7 +21,7 @@ def term(view: View, scalars: Scalars) -> Tensor | None:
     # A code of which no other text is known gets no target, and a query of such a code none at all.
     known = seen.new_zeros(away.shape, dtype=away.dtype).index_add(1, leaf.clamp_min(0), seen.to(away.dtype)) > 0
     kept = (below & known).any(1)
-    distances = view.space.text_distances(queries.points[kept], texts.points)
+    distances = view.space.text_distances(queries.points[kept], texts.direction)
     targets = query_targets(away.masked_fill(~known, math.inf)[kept], scalars.weights.query_smoothing)
     return neighbour_loss(distances, seen[kept], leaf.clamp_min(0), targets, scalars.query_temperature)
 

@@ -18,8 +18,11 @@ class Space(Protocol):
     def distances(self, u: Tensor, v: Tensor) -> Tensor:
         """(n, m), between all rows of u (n, ·) and of v (m, ·)."""
 
-    def text_distances(self, u: Tensor, v: Tensor) -> Tensor:
-        """(n, m), between texts, which all have one radius; faster, and less exact where they are small."""
+    def text_distances(self, u: Tensor, direction: Tensor) -> Tensor:
+        """(n, m), of texts u (n, ·) to others in these directions (m, d): all have one radius.
+
+        Faster, and less exact where they are small.
+        """
 
     def paired_distances(self, u: Tensor, v: Tensor) -> Tensor:
         """(n,), of each row of u to the same row of v."""
@@ -113,12 +116,12 @@ class Neighbours:
     """M texts as places of the space, for Q queries that may themselves be among them.
 
     Attributes:
-        points: (M, ·).
+        direction: (M, d) unit vectors: all texts have one radius.
         code: (M,) index of the code that each speaks of, -1 where it does not count.
         left_row, left_of: (R,) texts that a query is, or is made of, and the query: it does not see them.
     """
 
-    points: Tensor
+    direction: Tensor
     code: Tensor
     left_row: Tensor
     left_of: Tensor

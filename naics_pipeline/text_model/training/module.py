@@ -165,7 +165,7 @@ class StageModule(pl.LightningModule):
         place[rows] = torch.arange(len(rows), device=rows.device)
         left = place[batch["itself_row"]]
         return Neighbours(
-            self.model.fusion.place_texts(short[rows]),
+            self.model.fusion.text_directions(short[rows]),
             self.place_code[rows],
             left_row=left[left >= 0],
             left_of=batch["itself_of"][left >= 0],

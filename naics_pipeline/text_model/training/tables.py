@@ -83,20 +83,21 @@ class TextTables(nn.Module):
 
     @torch.no_grad()
     def renew(self, model: TextModel) -> None:
-        """Reads every text anew, each process a share of them."""
+        """Reads every text anew, each process a share of them; in training's precision, but for what is cached."""
         model.eval()
         tokens = self.inputs.short.tokens
         if self.resting:
             with leader_first():
                 self.short.renew(self.inputs.cache.short_vectors(model, tokens, self.base_short))
-        else:
-            own = own_share(len(tokens))
-            self.short.renew(joined(model.read_short(tokens.taken(own), self.base_short[own]), len(tokens)))
-        for name in LONG_CHANNELS:
-            texts = self.inputs.long[name]
-            self.long[name].renew(joined(model.read(name, texts, own_share(len(texts))), len(texts)))
-        entries = self.inputs.validation
-        self.validation.renew(joined(model.read_short(entries.taken(own_share(len(entries)))), len(entries)))
+        with model.encoder.as_in_training():
+            if not self.resting:
+                own = own_share(len(tokens))
+                self.short.renew(joined(model.read_short(tokens.taken(own), self.base_short[own]), len(tokens)))
+            for name in LONG_CHANNELS:
+                texts = self.inputs.long[name]
+                self.long[name].renew(joined(model.read(name, texts, own_share(len(texts))), len(texts)))
+            entries = self.inputs.validation
+            self.validation.renew(joined(model.read_short(entries.taken(own_share(len(entries)))), len(entries)))
         self.fresh = True
 
     def long_values(self) -> dict[str, Tensor]:
