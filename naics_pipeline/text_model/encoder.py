@@ -154,6 +154,11 @@ class TextEncoder(nn.Module):
         with torch.no_grad(), self._use(name):
             return _run(model, model.embeddings(input_ids=ids), mask, slice(0, self.split(name)))
 
+    @property
+    def halves(self) -> bool:
+        """Whether training reads in bfloat16 where the encoder is now."""
+        return in_half(self.precision, next(self.model.parameters()).device)
+
     @contextmanager
     def as_in_training(self) -> Iterator[None]:
         """Inside, it reads in the precision of training whatever its mode: for what only training looks at."""
@@ -164,7 +169,7 @@ class TextEncoder(nn.Module):
             self._halved = before
 
     def _encode(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
-        half = (self.training or self._halved) and in_half(self.precision, values.device)
+        half = self.halves and (self.training or self._halved)
         with torch.autocast(values.device.type, torch.bfloat16, enabled=half):
             hidden = self._hidden(name, values, mask)
         return normalize(mean_pool(hidden.float(), mask), dim=-1)

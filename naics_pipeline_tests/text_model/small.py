@@ -31,6 +31,7 @@ from naics_pipeline.text_model.model import TextModel
 from naics_pipeline.text_model.objective import Objective as Losses
 from naics_pipeline.text_model.training.batches import Batch, Plan, epoch
 from naics_pipeline.text_model.training.inputs import TrainingInputs
+from naics_pipeline.text_model.training.loop import StageResult
 from naics_pipeline.text_model.training.module import StageModule
 
 STAGE = Stage(
@@ -191,3 +192,8 @@ _whole_total = Losses.total
 def loss_of(self: Losses, terms: dict[str, torch.Tensor], validation_losses: Iterator[float]) -> torch.Tensor:
     """The loss as it is in training, and one said beforehand in validation."""
     return _whole_total(self, terms) if torch.is_grad_enabled() else torch.tensor(next(validation_losses))
+
+
+def trained_terms(result: StageResult) -> set[str]:
+    """The terms that a stage's first epoch was trained on."""
+    return {name.removeprefix("train/") for name in result.history[0] if name.startswith("train/")} - {"loss"}

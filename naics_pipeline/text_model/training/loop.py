@@ -181,9 +181,9 @@ def _result(module: StageModule, report: EpochReport, directory: Path) -> StageR
     plan, model = module.plan, module.model
     device = resolve(plan.settings.accelerator)
     module.to(device)
-    if report.best_epoch() != len(report.history) - 1 or not module.tables.fresh:
+    if report.best_epoch() != len(report.history) - 1 or not module.tables.fresh or model.encoder.halves:
         load_weights(model, directory / BEST)
-        module.tables.renew(model)
+        module.tables.renew(model, to_keep=True)
     short = module.tables.short.values
     plan.inputs.cache.keep_short_vectors(model, plan.inputs.short.tokens, short)
     embedder = TextEmbedder(model, plan.settings, plan.stage.name, device)

@@ -1,6 +1,7 @@
 """What all texts say at this moment: vectors of every text, of which a step replaces those that it has just read."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -82,14 +83,18 @@ class TextTables(nn.Module):
         self.fresh = False
 
     @torch.no_grad()
-    def renew(self, model: TextModel) -> None:
-        """Reads every text anew, each process a share of them; in training's precision, but for what is cached."""
+    def renew(self, model: TextModel, *, to_keep: bool = False) -> None:
+        """Reads every text anew, each process a share of them.
+
+        Args:
+            to_keep: in full precision, not in that of training; what the cache gives always is.
+        """
         model.eval()
         tokens = self.inputs.short.tokens
         if self.resting:
             with leader_first():
                 self.short.renew(self.inputs.cache.short_vectors(model, tokens, self.base_short))
-        with model.encoder.as_in_training():
+        with nullcontext() if to_keep else model.encoder.as_in_training():
             if not self.resting:
                 own = own_share(len(tokens))
                 self.short.renew(joined(model.read_short(tokens.taken(own), self.base_short[own]), len(tokens)))
