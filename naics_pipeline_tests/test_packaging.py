@@ -1,5 +1,6 @@
 """What is installed: every version written down, and a wheel that needs no checkout beside it."""
 
+import os
 import runpy
 import shutil
 import subprocess
@@ -34,6 +35,15 @@ def test_every_dependency_has_a_tested_version_that_fits():
 def test_the_list_is_complete_here():
     absent = SCRIPT["constraints"]().keys() - written().keys()
     assert not absent, "run `make constraints`"
+
+
+@pytest.mark.parametrize("own", [{}, {"GOMP_SPINCOUNT": "7", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "9"}])
+def test_what_torch_reads_when_it_starts_is_set_before_and_left_where_it_was_set(own: dict[str, str]):
+    names = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    script = f"import naics_pipeline, os, sys; print('torch' in sys.modules, *(os.environ[name] for name in {names}))"
+    bare = {name: value for name, value in os.environ.items() if name not in names}
+    said = subprocess.run([sys.executable, "-c", script], env=bare | own, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", *(own or {"": "1000", " ": "64"}).values()]
 
 
 def test_the_pythons_that_are_promised_are_named():
