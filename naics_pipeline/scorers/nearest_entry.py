@@ -12,9 +12,6 @@ from naics_pipeline.text_model.embeddings import Embeddings
 
 # Distances that exist at once: 24 MB, and in the other geometries up to six times that.
 _CELLS = 3_000_000
-_ROUNDING = 1e-5
-"""Of -c⟨u, v⟩, which is cosh √c d: what it may be off by, where distances are formed in float32. Two texts that are one
-are then 0.005/√c apart, as they are by the rounding of their vectors; all others are where they were."""
 
 
 class NearestEntryScorer:
@@ -38,9 +35,7 @@ class NearestEntryScorer:
         self._first = np.searchsorted(owner[order], np.arange(len(codes.codes)))
         # The inner product of two points is the plain one with the time coordinate of either turned round.
         turned = self._points * np.where(np.arange(self._points.shape[1]) == 0, -1, 1)
-        largest = codes.curvature * float(np.square(self._points[:, 0]).max(initial=0))
-        kind = torch.float32 if torch.finfo(torch.float32).eps * largest < _ROUNDING else torch.float64
-        self._turned = torch.from_numpy(turned).to(kind).T if codes.geometry == "lorentz" else None
+        self._turned = torch.from_numpy(turned).double().T if codes.geometry == "lorentz" else None
         return self
 
     def nearest(self, point: np.ndarray, columns: np.ndarray, count: int) -> list[list[tuple[int, float]]]:
@@ -83,6 +78,6 @@ class NearestEntryScorer:
             distances = query_distances(points, self._points, codes.curvature, codes.geometry)
             return np.asarray(np.minimum.reduceat(distances, self._first, axis=1))
         # The distance is formed of the greatest product of each code alone, not of all.
-        products = (torch.from_numpy(points).to(self._turned.dtype) @ self._turned).numpy()
-        greatest = torch.from_numpy(np.maximum.reduceat(products, self._first, axis=1)).double()
+        products = (torch.from_numpy(points).double() @ self._turned).numpy()
+        greatest = torch.from_numpy(np.maximum.reduceat(products, self._first, axis=1))
         return lorentz.distance_of_inner(greatest, curvature=codes.curvature).numpy()

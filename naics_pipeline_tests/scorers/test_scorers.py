@@ -104,9 +104,9 @@ def test_a_text_on_each_codes_own_point_reads_as_the_code_does(geometry: str, cu
     codes = Embeddings(CODES, points(0, 4, curvature), curvature, geometry)
     asked = Embeddings(CODES, points(1, 4, curvature), curvature, geometry)
     found = NearestEntryScorer().fit(codes.at(np.array([3, 0, 2])), codes).scores(asked)
-    assert found == pytest.approx(EmbeddingScorer().fit(codes, codes).scores(asked), rel=1e-5)
-    assert found == pytest.approx(CentroidScorer().fit(codes.at(np.array([3, 0, 2])), codes).scores(asked), rel=1e-5)
-    assert found == pytest.approx(-query_distances(asked.points, codes.points, curvature, geometry), rel=1e-5)
+    assert found == pytest.approx(EmbeddingScorer().fit(codes, codes).scores(asked))
+    assert found == pytest.approx(CentroidScorer().fit(codes.at(np.array([3, 0, 2])), codes).scores(asked))
+    assert found == pytest.approx(-query_distances(asked.points, codes.points, curvature, geometry))
 
 
 def test_vectors_of_length_one_are_compared_by_their_angle() -> None:
@@ -123,19 +123,7 @@ def test_the_nearest_entry_against_a_loop_in_blocks_of_any_size(cells: int, monk
     found = NearestEntryScorer().fit(places, codes).scores(asked)
     for code in range(4):
         own = places.points[owner == code] if code != 1 else codes.points[[1]]
-        distances = query_distances(asked.points, own, 1.0, "lorentz")
-        assert found[:, code] == pytest.approx(-distances.min(axis=1), rel=1e-5)
-
-
-@pytest.mark.parametrize("radius", [2.0, 8.0])
-def test_how_far_out_texts_lie_decides_how_finely_their_distances_are_formed(radius: float) -> None:
-    """A step of 0.01 along each of 40 texts: in float32 the farther ones would be a whole unit off."""
-    tangent = torch.randn(40, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    outward = tangent / lorentz.norm(tangent)
-    places, asked = (lorentz.exp0(length * outward).numpy() for length in (radius, radius + 0.01))
-    codes = Embeddings(np.array([f"{number}" for number in range(111110, 111150)]), places)
-    found = NearestEntryScorer().fit(codes, codes).scores(Embeddings(codes.codes, asked))
-    assert -found.diagonal() == pytest.approx(np.full(40, 0.01), abs=2e-3)
+        assert found[:, code] == pytest.approx(-query_distances(asked.points, own, 1.0, "lorentz").min(axis=1))
 
 
 def test_a_search_reads_parts_of_words_as_scikit_learn_does() -> None:
