@@ -135,7 +135,7 @@ def module_of(inputs: TrainingInputs, settings: Settings, stage: Stage = STAGE) 
     model = TextModel(Path(settings.model.base), settings, inputs.tree.codes.tolist())
     plan = Plan.of(inputs, stage, settings)
     module = StageModule(model, plan, 10, lambda distances: {})
-    module.tables.renew(model)
+    module.tables.renew(model, to_keep=True)
     model.fusion.start_from(module.tables.short.values, torch.from_numpy(inputs.short.code))
     return module.eval(), list(epoch(plan, module.state))
 

@@ -344,11 +344,14 @@ def test_nothing_that_is_said_of_a_code_left_out_reaches_the_loss(inputs_of, tin
 
 
 def test_what_only_training_looks_at_is_read_in_its_precision(inputs_of, tiny_base: Path) -> None:
-    inputs = inputs_of(settings_of(tiny_base))
-    full, half = (
-        module_of(inputs, changed(settings_of(tiny_base), "training", precision=precision))[0].tables
-        for precision in ("32-true", "bf16-mixed")
-    )
+    inputs, tables = inputs_of(settings_of(tiny_base)), {}
+    for precision in ("32-true", "bf16-mixed"):
+        module, _ = module_of(inputs, changed(settings_of(tiny_base), "training", precision=precision))
+        kept = module.tables.short.values.clone()
+        module.tables.renew(module.model)
+        tables[precision] = module.tables
+        assert torch.equal(kept, module.tables.short.values) == (precision == "32-true")
+    full, half = tables.values()
     for ours, theirs in ((half.short, full.short), (half.validation, full.validation)):
         assert not torch.equal(ours.values, theirs.values)
         torch.testing.assert_close(ours.values, theirs.values, atol=0.03, rtol=0)

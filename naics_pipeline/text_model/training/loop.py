@@ -151,7 +151,7 @@ def _module(model: TextModel, plan: Plan, metrics: Metrics, start_from: Path | N
         before = load_weights(model, start_from / BEST)
         module.objective.load_state_dict(before.part("objective."))
         return module
-    module.tables.renew(model)
+    module.tables.renew(model, to_keep=True)
     vectors, code = module.tables.short.values[torch.from_numpy(plan.queries)], plan.inputs.short.code[plan.queries]
     model.fusion.start_from(vectors, torch.from_numpy(code))
     return module
