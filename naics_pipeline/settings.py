@@ -267,9 +267,13 @@ class Registry(Section):
     )
 
 
+SearchPrecision = Literal["auto", "float32", "bfloat16", "int8"]
+
+
 class Search(Section):
-    precision: Literal["float32", "bfloat16", "int8"] = Field(
-        "float32", description="of a BERT's matrices on a CPU; the others are faster where the processor has them"
+    precision: SearchPrecision = Field(
+        "auto",
+        description="of a BERT's matrices on a CPU; auto: bfloat16 with AVX-512 BF16, else float32; int8: for VNNI",
     )
 
 

@@ -18,7 +18,8 @@ from naics_pipeline.errors import ModelError, NaicsError
 from naics_pipeline.files import alone_in, checksum, replacing, visible_files
 from naics_pipeline.search.classify import SUFFIXES, Coding, Task, classify_file
 from naics_pipeline.search.index import Index, read_manifest, version_of
-from naics_pipeline.text_model.short import Precision
+from naics_pipeline.settings import SearchPrecision
+from naics_pipeline.text_model.short import Precision, precision_of
 
 MANIFEST = "manifest.json"
 FORMAT, FORMAT_VERSION = "naics-batch", 1
@@ -92,15 +93,16 @@ class Job:
         coding: Coding,
         accelerator: str = "cpu",
         base: str | None = None,
-        precision: Precision = "float32",
+        precision: SearchPrecision = "auto",
     ) -> "Job":
-        """With the index that lies there now.
+        """With the index that lies there now, in one precision on whichever machines.
 
         Raises:
             ModelError: there is none, or it is damaged.
         """
-        version = version_of(read_manifest(index), precision)
-        return cls(index.resolve(), version, out.resolve(), coding, accelerator, base, precision)
+        chosen = precision_of(precision, accelerator)
+        version = version_of(read_manifest(index), chosen)
+        return cls(index.resolve(), version, out.resolve(), coding, accelerator, base, chosen)
 
     def load(self) -> Index:
         """The index.

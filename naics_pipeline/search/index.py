@@ -49,13 +49,14 @@ from naics_pipeline.scorers.term_weights import TermWeights
 from naics_pipeline.scorers.words import WordTable
 from naics_pipeline.search.answers import THRESHOLD, Answer, answers
 from naics_pipeline.search.reading import Reading, beginnings
+from naics_pipeline.settings import SearchPrecision
 from naics_pipeline.taxonomy.text import VALIDATION
 from naics_pipeline.taxonomy.tree import LEVELS
 from naics_pipeline.text_model.base import locate, weights_sha256
 from naics_pipeline.text_model.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline.text_model.inference import load_short
-from naics_pipeline.text_model.short import Precision
+from naics_pipeline.text_model.short import Precision, precision_of
 
 FORMAT, FORMAT_VERSION = "naics-index", 5
 MANIFEST, TEXT_MODEL, CODES, PLACES = "manifest.json", "text_model.safetensors", "codes.parquet", "places.parquet"
@@ -198,13 +199,13 @@ class Index:
         *,
         accelerator: str = "cpu",
         base: str | None = None,
-        precision: Precision = "float32",
+        precision: SearchPrecision = "auto",
     ) -> "Index":
         """The index in a directory.
 
         Args:
             base: where the base model is, if it is not where the manifest says: a directory or a name.
-            precision: of a BERT's matrices on the CPU; bfloat16 and int8 are faster and move
+            precision: of a BERT's matrices on the CPU: `search.precision`. bfloat16 and int8 are faster and move
                 probabilities a little.
         Raises:
             ModelError: there is no index, it is damaged or of another format, or its base model is not to be had.
@@ -212,7 +213,7 @@ class Index:
         path = Path(path)
         manifest = read_manifest(path)
         try:
-            return cls(path, manifest, accelerator, base, precision)
+            return cls(path, manifest, accelerator, base, precision_of(precision, accelerator))
         except (KeyError, TypeError, ValueError, SafetensorError, pl.exceptions.PolarsError) as error:
             raise ModelError(
                 f"{path}: an index that cannot be read ({error!r}). Materialize naics_index again."

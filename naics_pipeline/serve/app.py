@@ -99,7 +99,8 @@ def create_app(index: Index, limits: Limits | None = None, hosts: Sequence[str] 
         """Version and limits."""
         manifest = index.manifest
         own = {name: float(value) for name, value in vars(bounds).items()}
-        return About(**{name: manifest[name] for name in ("index_version", "vintage", "codes", "base")}, limits=own)
+        described = {name: manifest[name] for name in ("vintage", "codes", "base")}
+        return About(index_version=index.version, **described, limits=own)
 
     schema = {"required": True, "content": {"application/json": {"schema": Question.model_json_schema()}}}
 

@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from naics_pipeline.settings import Settings
+from naics_pipeline.settings import SearchPrecision, Settings
 from naics_pipeline.text_model.base import length_groups
 from naics_pipeline.text_model.bert import Bert, plain_bert
 from naics_pipeline.text_model.checkpoints import Checkpoint
+from naics_pipeline.text_model.device import halves_pay, resolve
 from naics_pipeline.text_model.fusion import Fusion
 from naics_pipeline.text_model.model import mixed
 from naics_pipeline.text_model.tokens import SHORT, Ragged
@@ -22,6 +23,14 @@ _TOKENS = 2048
 """Of one group: what a block makes of them stays in the processor's cache."""
 _LORA = "model.encoder.model.base_model.model."
 _FULL = "model.encoder.full."
+
+
+def precision_of(asked: SearchPrecision, accelerator: str) -> Precision:
+    """In which precision this machine reads where `search.precision` is as asked."""
+    if asked != "auto":
+        return asked
+    device = resolve(accelerator)
+    return "bfloat16" if device.type == "cpu" and halves_pay(device) else "float32"
 
 
 class ShortTexts(nn.Module):

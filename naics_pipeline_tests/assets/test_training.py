@@ -295,7 +295,7 @@ def test_the_index_of_the_last_stage_finds_codes(trained_run, data_dir):
     from naics_pipeline.search.index import Index
 
     index = Index.load(data_dir / "naics_index")
-    assert runs.metadata(trained_run, "naics_index")["index_version"] == index.version
+    assert runs.metadata(trained_run, "naics_index")["index_version"] == index.manifest["index_version"]
     assert runs.metadata(trained_run, "naics_model")["model"] == "models:/naics-sample/1"
     (answer,) = index.search("family restaurant")
     assert len(answer.candidates) == 5

@@ -114,7 +114,7 @@ def test_another_index_or_setting_codes_all_again(job: Job, source: Path, index_
     other = shutil.copytree(index_path, tmp_path / "other")
     manifest = read_manifest(other) | {"index_version": "of another day"}
     (other / "manifest.json").write_text(json.dumps(manifest))
-    renewed = Job.of(other, job.out, Coding("what", 1))
+    renewed = Job.of(other, job.out, Coding("what", 1), precision="float32")
     assert asked(renewed, source) == sorted(TEXTS)
     assert set(read(job.out / "a.csv")["index_version"]) == {"of another day"}
     shutil.rmtree(other)

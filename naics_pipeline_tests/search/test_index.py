@@ -13,7 +13,7 @@ import pytest
 
 from naics_pipeline.errors import ModelError, NaicsError
 from naics_pipeline.scorers.parts import parts_count
-from naics_pipeline.search.index import FILES, Index, write_index
+from naics_pipeline.search.index import FILES, Index, version_of, write_index
 from naics_pipeline_tests.search.conftest import CODES, first_codes, ingredients_of
 
 ASKED = ["growing soybeans", "pizza delivery", "grooming of dogs and cats", "family restaurants"]
@@ -41,7 +41,7 @@ def test_a_copy_gives_the_same_answers_and_a_second_build_the_same_version(
     assert (Index.load(tmp_path / "copy").predict_proba(ASKED) == index.predict_proba(ASKED)).all()
     (tmp_path / "again").mkdir()
     manifest = write_index(tmp_path / "again" / "index", ingredients_of(tiny_base, tmp_path / "again"))
-    assert manifest["index_version"] == index.version
+    assert version_of(manifest, index.precision) == index.version
 
 
 def test_it_knows_validation_entries_once_its_weights_stand_and_no_held_out_one(

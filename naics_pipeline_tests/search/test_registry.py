@@ -100,7 +100,7 @@ def said_of(data_dir: Path, version: str) -> str:
 def test_an_index_is_a_logged_model_with_its_metrics_and_data(reign: Path, index: Index) -> None:
     client = client_of(reign)
     version = client.get_model_version(NAME, "1")
-    assert (version.tags["index_version"], version.tags["vintage"]) == (index.version, "2022")
+    assert (version.tags["index_version"], version.tags["vintage"]) == (index.manifest["index_version"], "2022")
     model = client.get_logged_model(version.tags["model_id"])
     assert (str(model.status), model.source_run_id) == ("READY", version.run_id)
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": NAME, "version": "1"}]

@@ -15,7 +15,7 @@ from naics_pipeline.text_model.bert import Tokens, Whole
 from naics_pipeline.text_model.checkpoints import Checkpoint, write_checkpoint
 from naics_pipeline.text_model.inference import ShortTextEmbedder, TextEmbedder, load_short
 from naics_pipeline.text_model.model import TextModel
-from naics_pipeline.text_model.short import Precision, ShortTexts
+from naics_pipeline.text_model.short import Precision, ShortTexts, precision_of
 from naics_pipeline_tests.text_model.small import settings_of
 
 TEXTS = ["Growing soybeans", "flour milling, and more of it", "a", "", "Repair of locomotives " * 9, "growing corn"]
@@ -86,6 +86,22 @@ def test_fewer_digits_read_nearly_the_same(
     exact, near = (vectors(load_short(tmp_path / "best", "cpu", None, kind)) for kind in ("float32", precision))
     assert (exact * near).sum(axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=2e-3)
     assert (exact != near).any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "accelerator", "pays", "expected"),
+    [
+        ("auto", "cpu", True, "bfloat16"),
+        ("auto", "cpu", False, "float32"),
+        ("auto", "cuda", True, "float32"),
+        ("float32", "cpu", True, "float32"),
+        ("int8", "cpu", True, "int8"),
+    ],
+)
+def test_in_which_precision_a_search_reads(asked, accelerator, pays, expected, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: pays)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert precision_of(asked, accelerator) == expected
 
 
 def test_whole_numbers_multiply_each_row_by_itself() -> None:
