@@ -151,16 +151,39 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (hidden * weights).sum(1) / weights.sum(1)
 
 
-def length_groups(lengths: np.ndarray, tokens_per_group: int) -> list[np.ndarray]:
-    """Positions of texts in groups of similar length, each at most `tokens_per_group` once padded (or one text)."""
+def length_groups(lengths: np.ndarray, tokens_per_group: int, group_cost: int | None = None) -> list[np.ndarray]:
+    """Positions of texts in groups of similar length, each at most `tokens_per_group` once padded (or one text).
+
+    Args:
+        lengths: (n,) tokens of each text.
+        group_cost: what a further group costs, in tokens: texts share one only where padding them to its longest costs
+            less. None: padding is left out of account.
+    """
     order = np.argsort(lengths, kind="stable")
+    ends = [len(order)] if group_cost is None else _cheapest_ends(lengths[order], group_cost)
     groups, start = [], 0
-    while start < len(order):
-        padded = lengths[order[start:]] * np.arange(1, len(order) - start + 1)
-        size = max(1, int(np.searchsorted(padded, tokens_per_group, side="right")))
-        groups.append(order[start : start + size])
-        start += size
+    for end in ends:
+        while start < end:
+            padded = lengths[order[start:end]] * np.arange(1, end - start + 1)
+            size = max(1, int(np.searchsorted(padded, tokens_per_group, side="right")))
+            groups.append(order[start : start + size])
+            start += size
     return groups
+
+
+def _cheapest_ends(lengths: np.ndarray, group_cost: int) -> list[int]:
+    """Where to cut sorted lengths so that padded tokens and cuts cost least together: a shortest path over lengths."""
+    values, counts = np.unique(lengths, return_counts=True)
+    ends = np.append(0, counts.cumsum())
+    cost, came_from = np.zeros(len(ends)), np.zeros(len(ends), dtype=int)
+    for last, length in enumerate(values, 1):
+        costs = cost[:last] + (ends[last] - ends[:last]) * length + group_cost
+        came_from[last] = costs.argmin()
+        cost[last] = costs.min()
+    cuts = [len(values)]
+    while came_from[cuts[-1]]:
+        cuts.append(came_from[cuts[-1]])
+    return ends[cuts[::-1]].tolist()
 
 
 def encode_texts(

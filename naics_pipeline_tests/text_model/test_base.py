@@ -1,6 +1,7 @@
 """Finding, checking and loading the base model: package, path, and a hub that a local server plays."""
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from naics_pipeline.errors import ModelError
 from naics_pipeline.text_model import base
@@ -165,6 +168,21 @@ def test_sentence_embeddings_say_which_texts_are_alike() -> None:
     vectors = base.encode_texts("all-MiniLM-L6-v2", ["soybean farm", "growing soybeans", "commercial bank"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
+
+
+@given(st.lists(st.integers(1, 9), max_size=7), st.integers(0, 30))
+def test_length_groups_pad_no_more_than_they_must(lengths: list[int], group_cost: int) -> None:
+    """Against every way to cut the sorted texts."""
+    of_text = np.array(lengths, dtype=int)
+
+    def cost(groups: list[np.ndarray]) -> int:
+        return sum(len(group) * int(group.max()) + group_cost for group in groups if len(group))
+
+    ways = itertools.product([False, True], repeat=max(0, len(lengths) - 1))
+    least = min(cost(np.split(np.sort(of_text), np.flatnonzero(way) + 1)) for way in ways)
+    groups = base.length_groups(of_text, 1000, group_cost)
+    assert sorted(itertools.chain.from_iterable(groups)) == list(range(len(lengths)))
+    assert cost([of_text[group] for group in groups]) == least
 
 
 def test_length_groups_hold_every_text_within_the_limit() -> None:
