@@ -13,12 +13,12 @@ from naics_pipeline.graph_model.objective import PairTerms, TextDistances
 from naics_pipeline.graph_model.query_map import QueryMap
 from naics_pipeline.graph_model.refine import _Fit, _Training, refine
 from naics_pipeline.graph_model.sampling import TripletSampler
-from naics_pipeline.settings import Graph
+from naics_pipeline.settings import Graph, Model
 from naics_pipeline.taxonomy.tree import Tree, held_out_pairs
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline_tests.evaluation.trees import balanced_tree
 
-DIM = 64
+DIM = Model().embedding_dim
 QUERIES = 500
 NAIVE_ANCHORS = 20
 

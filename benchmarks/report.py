@@ -32,13 +32,14 @@ from naics_pipeline.evaluation.glossary import MAIN_STRUCTURE, MORE_STRUCTURE, R
 from naics_pipeline.evaluation.retrieval import BRIEF, NAMES
 from naics_pipeline.evaluation.runs.scores import FOLDER, scores_frame, text_keys, write_scores
 from naics_pipeline.geometry import lorentz
+from naics_pipeline.settings import Model
 from naics_pipeline.taxonomy.text import HELD_OUT, TRAIN
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 from naics_pipeline_tests.evaluation.trees import balanced_tree
 
 MANY = 20_000
-DIMENSIONS = 64
+DIMENSIONS = Model().embedding_dim
 SEARCHED, DRAGGED_SECONDS = 30, 4
 NAICS = str(Path(sys.executable).with_name("naics"))
 WATCH = """

@@ -1,5 +1,7 @@
 """The vectors of a code's channels, or of a text, to one point of the embedding space."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,8 @@ _LEAF_RADIUS = 5.3
 CURVATURES = (0.1, 10.0)
 RIDGE = 3.0
 """Of the covariance within codes, in units of its mean variance."""
+_ROWS = 65_536
+"""Texts whose vectors are in float64 at once."""
 
 
 class MixtureOfExperts(nn.Module):
@@ -98,10 +102,10 @@ class Fusion(nn.Module):
             vectors: (n, width) of texts.
             code: (n,) index of the code of each.
         """
-        exact = vectors.detach().cpu().double()
-        mean = exact.mean(0)
-        components = discriminant_directions(exact - mean, code.cpu(), self.settings.embedding_dim)
-        components /= ((exact - mean) @ components.T).norm(dim=1).mean().clamp_min(1e-6)
+        vectors, code = vectors.detach().cpu(), code.cpu()
+        mean, components = discriminant_directions(vectors, code, self.settings.embedding_dim)
+        lengths = [((block - mean) @ components.T).norm(dim=1) for block in _exact(vectors)]
+        components /= torch.cat(lengths).mean().clamp_min(1e-6)
         self.projection.weight.zero_()
         self.projection.bias.zero_()
         self.projection.weight[: len(components)] = components.to(self.projection.weight)
@@ -193,23 +197,35 @@ class Fusion(nn.Module):
         return lorentz.radius(points, curvature=self.curvature)
 
 
-def discriminant_directions(centred: Tensor, code: Tensor, dim: int) -> Tensor:
-    """(dim, width), or fewer where the width is less; the one that tells most first.
+def discriminant_directions(vectors: Tensor, code: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The mean (width,) and directions (dim, width), or fewer where the width is less; the one that tells most first.
 
     Args:
-        centred: (n, width) float64, of mean 0.
+        vectors: (n, width).
         code: (n,) the class of each.
+    Returns: float64.
     """
-    width = centred.shape[1]
-    count = torch.bincount(code).double().clamp_min(1)
-    middle = centred.new_zeros(len(count), width).index_add(0, code, centred) / count.unsqueeze(-1)
-    rest = centred - middle[code]
-    within, between = rest.mT @ rest, (middle.mT * count) @ middle
+    width = vectors.shape[1]
+    count = torch.bincount(code).double()
+    summed, total = torch.zeros(len(count), width).double(), torch.zeros(width, width).double()
+    for block, of_block in zip(_exact(vectors), code.split(_ROWS), strict=True):
+        summed.index_add_(0, of_block, block)
+        total += block.mT @ block
+    mean = summed.sum(0) / len(vectors)
+    middle = summed / count.clamp_min(1).unsqueeze(-1) - mean
+    between = (middle.mT * count) @ middle
+    # The scatter around the mean is that within codes and that between them.
+    within = total - len(vectors) * mean.outer(mean) - between
     within += RIDGE * within.trace().clamp_min(1e-6) / width * torch.eye(width, dtype=within.dtype)
     value, vector = torch.linalg.eigh(within)
     whiten = (vector * value.rsqrt()) @ vector.mT
     _, found = torch.linalg.eigh(whiten @ between @ whiten)
-    return (whiten @ found.flip(1)[:, :dim]).mT.contiguous()
+    return mean, (whiten @ found.flip(1)[:, :dim]).mT.contiguous()
+
+
+def _exact(vectors: Tensor) -> Iterator[Tensor]:
+    """Blocks of rows in float64: of millions of texts it fits for some at a time."""
+    return (block.double() for block in vectors.split(_ROWS))
 
 
 def _zeros(layer: nn.Linear) -> nn.Linear:

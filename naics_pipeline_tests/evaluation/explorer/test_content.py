@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from scipy.spatial.distance import cdist
 
 from naics_pipeline.errors import NaicsError
 from naics_pipeline.evaluation.explorer.content import explorer_content
 from naics_pipeline.evaluation.explorer.page import render, write_explorer
 from naics_pipeline.evaluation.explorer.spaces import PicturedSpace
 from naics_pipeline.evaluation.explorer.texts import Reliability, SearchedTexts
+from naics_pipeline.geometry import lorentz
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
 
@@ -36,13 +39,38 @@ def test_neighbours_are_those_of_the_full_space(content: dict[str, Any], space: 
     assert np.allclose(np.take_along_axis(distances, near, axis=1), far, atol=1e-3)
 
 
+def unpacked(shown: dict[str, Any]) -> np.ndarray:
+    """The points of a page's space, from its base64: bits in groups of twelve."""
+    step, bits = (
+        shown["points"]["step"],
+        np.unpackbits(np.frombuffer(base64.b64decode(shown["points"]["base64"]), np.uint8)),
+    )
+    whole = bits.reshape(-1, 12) @ (1 << np.arange(11, -1, -1))
+    rows = len(whole) // len(step)
+    points: np.ndarray = (whole[: rows * len(step)].reshape(rows, -1) - 2048.0) * step
+    return points
+
+
+@pytest.mark.parametrize("dimensions", [3, 40])
+def test_distances_of_packed_points_are_right_to_two_decimals(
+    dimensions: int, sample_tree: Tree, sample_descriptions: pl.DataFrame
+) -> None:
+    """Of an odd number of coordinates in all as well; the later axes are short."""
+    codes, size = sample_tree.codes, len(sample_tree)
+    tangent = np.random.default_rng(0).normal(size=(size, dimensions)) / np.arange(1, dimensions + 1) ** 0.5
+    space = Embeddings(codes, lorentz.exp0(torch.from_numpy(tangent)).numpy())
+    shown = explorer_content({"curved": space}, sample_descriptions, sample_tree)["spaces"][0]
+    points = lorentz.exp0(torch.from_numpy(unpacked(shown)))
+    found = lorentz.pairwise_distance(points, points).numpy()
+    assert found == pytest.approx(PicturedSpace.of(space, sample_tree).distances, abs=5e-3)
+
+
 def test_a_euclidean_space_has_a_page_too(sample_tree: Tree, sample_descriptions: pl.DataFrame) -> None:
     flat = np.random.default_rng(1).normal(size=(len(sample_tree), 4))
     space = Embeddings(sample_tree.codes, flat, geometry="euclidean")
     shown = explorer_content({"flat": space}, sample_descriptions, sample_tree)["spaces"][0]
     assert shown["columns"][0]["values"] == pytest.approx(np.linalg.norm(flat, axis=1).tolist(), abs=1e-3)
-    packed = np.frombuffer(base64.b64decode(shown["points"]["base64"]), dtype="<i2").reshape(-1, 4)
-    assert np.allclose(packed * shown["points"]["step"], flat, atol=1e-3)
+    assert cdist(unpacked(shown), unpacked(shown)) == pytest.approx(cdist(flat, flat), abs=5e-3)
     at = shown["neighbours"][0]
     assert shown["distances"][0] == pytest.approx(np.linalg.norm(flat[0] - flat[at]), abs=1e-3)
 

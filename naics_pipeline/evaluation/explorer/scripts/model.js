@@ -82,8 +82,7 @@ class Space {
     Object.assign(this, data);
     [this.x, this.y] = inDisk(data.radius, data.angle, 1);
     this.nearest = size ? data.neighbours.length / size : 0;
-    const bytes = Uint8Array.from(atob(data.points.base64), (letter) => letter.charCodeAt(0));
-    this.tangent = new Int16Array(bytes.buffer);
+    this.tangent = unpacked(data.points, size * data.dimensions);
     this.fullRadius = data.columns.find((column) => column.name === "radius").values;
     if (data.texts) [this.textX, this.textY] = inDisk(data.texts.radius, data.texts.angle, 0);
   }
@@ -97,10 +96,10 @@ class Space {
     }));
   }
 
-  /** Distance of two codes in the full space, right to about three decimals. */
+  /** Distance of two codes in the full space, right to two decimals. */
   distance(i, j) {
     if (i === j) return 0;
-    const width = this.dimensions, step = this.points.step;
+    const width = this.dimensions;
     let product = 0, first = 0, second = 0;
     for (let k = 0; k < width; k++) {
       const u = this.tangent[i * width + k], v = this.tangent[j * width + k];
@@ -108,13 +107,24 @@ class Space {
       first += u * u;
       second += v * v;
     }
-    if (this.geometry === "euclidean") return step * Math.sqrt(Math.max(first + second - 2 * product, 0));
+    if (this.geometry === "euclidean") return Math.sqrt(Math.max(first + second - 2 * product, 0));
     const root = Math.sqrt(this.curvature);
-    const r = root * step * Math.sqrt(first), s = root * step * Math.sqrt(second);
+    const r = root * Math.sqrt(first), s = root * Math.sqrt(second);
     const cosine = first && second ? product / Math.sqrt(first * second) : 0;
     const half = Math.sinh((r - s) / 2) ** 2 + (Math.sinh(r) * Math.sinh(s) * (1 - cosine)) / 2;
     return (2 * Math.asinh(Math.sqrt(Math.max(half, 0)))) / root;
   }
+}
+
+/** Coordinates of twelve bits, two in three bytes, each in steps of its axis. */
+function unpacked({ step, base64 }, count) {
+  const bytes = atob(base64), found = new Float32Array(count);
+  for (let k = 0, at = 0; k < count; k += 2, at += 3) {
+    const middle = bytes.charCodeAt(at + 1);
+    found[k] = (bytes.charCodeAt(at) * 16 + (middle >> 4) - 2048) * step[k % step.length];
+    if (k + 1 < count) found[k + 1] = ((middle & 15) * 256 + bytes.charCodeAt(at + 2) - 2048) * step[(k + 1) % step.length];
+  }
+  return found;
 }
 
 /** Polar coordinates of the plane as places in the disk, with so many places more at the centre. */
