@@ -106,9 +106,13 @@ def ten_steps(directory: Path) -> Work:
 
 
 def move_queries(directory: Path) -> Work:
-    _, text = _space()
+    """Texts a step away from six-digit codes."""
+    tree, text = _space()
     query_map = QueryMap.fit(text, text)
-    queries = text.points[:QUERIES]
+    random = np.random.default_rng(1)
+    leaves = random.choice(np.flatnonzero(tree.level == tree.level.max()), QUERIES)
+    steps = random.normal(size=(QUERIES, DIM)) / DIM**0.5
+    queries = lorentz.exp0(lorentz.log0(torch.from_numpy(text.points[leaves])) + torch.from_numpy(steps)).numpy()
 
     def work() -> None:
         query_map.apply(queries)
