@@ -35,11 +35,12 @@ ROWS = [
 
 
 def _space(tree: Tree | None = None) -> tuple[Tree, Embeddings]:
-    """Points that know the tree."""
+    """Points that know the tree, those of a level on one sphere."""
     tree = tree or Tree.from_codes(texts()["code"].to_list())
     random = np.random.default_rng(0)
     steps = np.vstack([random.normal(size=(len(tree), DIM)), np.zeros((1, DIM))]) / DIM**0.5
     v = steps[tree.ancestors()].sum(axis=1)
+    v *= ((tree.ancestors() >= 0).sum(axis=1) / np.linalg.norm(v, axis=1))[:, None]
     return tree, Embeddings(tree.codes, lorentz.exp0(torch.from_numpy(v)).numpy())
 
 
@@ -112,7 +113,8 @@ def move_queries(directory: Path) -> Work:
     random = np.random.default_rng(1)
     leaves = random.choice(np.flatnonzero(tree.level == tree.level.max()), QUERIES)
     steps = random.normal(size=(QUERIES, DIM)) / DIM**0.5
-    queries = lorentz.exp0(lorentz.log0(torch.from_numpy(text.points[leaves])) + torch.from_numpy(steps)).numpy()
+    v = lorentz.log0(torch.from_numpy(text.points[leaves])) + torch.from_numpy(steps)
+    queries = lorentz.exp0(v * (tree.level.max() - 1) / lorentz.norm(v)).numpy()
 
     def work() -> None:
         query_map.apply(queries)
