@@ -18,7 +18,7 @@ from naics_pipeline.evaluation.retrieval import query_metrics
 from naics_pipeline.evaluation.structure import evaluate_embeddings
 from naics_pipeline.evaluation.tasks import embedding_tasks
 from naics_pipeline.geometry import lorentz
-from naics_pipeline.settings import Download
+from naics_pipeline.settings import Download, Model
 from naics_pipeline.taxonomy import census, text
 from naics_pipeline.taxonomy.tree import Tree
 from naics_pipeline.text_model.embeddings import Embeddings
@@ -49,7 +49,8 @@ def frames() -> tuple[pl.DataFrame, pl.DataFrame, Tree]:
 
 
 def _embeddings(tree: Tree) -> Embeddings:
-    tangent = torch.from_numpy(np.random.default_rng(0).normal(0, 0.3, (len(tree), 64)))
+    dim = Model().embedding_dim
+    tangent = torch.from_numpy(np.random.default_rng(0).normal(0, 2.4 / dim**0.5, (len(tree), dim)))
     return Embeddings(tree.codes, lorentz.exp0(tangent).numpy())
 
 
