@@ -87,7 +87,7 @@ def naics_model(
     from naics_pipeline.taxonomy.text import HELD_OUT
 
     place_of_index = store.local(INDEX)
-    # Every machine measures alike.
+    # Versions are compared with one another, wherever each was measured.
     index = Index.load(place_of_index, accelerator=conf.settings.accelerator, precision="float32")
     name = conf.settings.registry.model_name
     with tracking.start_run(context, conf.flat(), stage="naics_model") as run:

@@ -108,7 +108,9 @@ def test_distances_are_those_of_the_geometry(geometry: str) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_space_starts_as_the_cosine_of_discriminant_directions() -> None:
+@pytest.mark.parametrize("rows", [7, 65_536], ids=["blocks of 7", "one block"])
+def test_the_space_starts_as_the_cosine_of_discriminant_directions(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("naics_pipeline.text_model.fusion._ROWS", rows)
     torch.manual_seed(0)
     code = torch.arange(12).repeat_interleave(5)
     vectors = torch.nn.functional.normalize(torch.randn(12, 16)[code] + torch.randn(60, 16) + 1, dim=-1)

@@ -41,10 +41,8 @@ def test_neighbours_are_those_of_the_full_space(content: dict[str, Any], space: 
 
 def unpacked(shown: dict[str, Any]) -> np.ndarray:
     """The points of a page's space, from its base64: bits in groups of twelve."""
-    step, bits = (
-        shown["points"]["step"],
-        np.unpackbits(np.frombuffer(base64.b64decode(shown["points"]["base64"]), np.uint8)),
-    )
+    step, packed = shown["points"]["step"], base64.b64decode(shown["points"]["base64"])
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8))
     whole = bits.reshape(-1, 12) @ (1 << np.arange(11, -1, -1))
     rows = len(whole) // len(step)
     points: np.ndarray = (whole[: rows * len(step)].reshape(rows, -1) - 2048.0) * step
